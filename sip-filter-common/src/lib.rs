@@ -1,0 +1,2 @@
+//! Decisions shared by kernel and controller.
+#![no_std]

@@ -1,0 +1,3 @@
+//! `sip-filter`: see the library.
+
+fn main() {}
