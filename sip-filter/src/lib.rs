@@ -1,1 +1,6 @@
-//! Library of `sip-filter`.
+//! Library of `sip-filter`: controller, command line and everything between them and the kernel program.
+
+pub mod bans;
+pub mod dataplane;
+pub mod detect;
+pub mod units;

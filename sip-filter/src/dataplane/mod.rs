@@ -1,0 +1,87 @@
+//! The kernel side as the rest of the program sees it. Only this module names aya.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+use sip_filter_common::abi;
+
+use crate::bans::{Scope, Target};
+
+/// A ban as the kernel knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelBan {
+    /// What is stopped.
+    pub scope: Scope,
+    /// Boot time (`CLOCK_BOOTTIME`) at which the kernel stops enforcing it; `None` is permanent.
+    pub expires: Option<Duration>,
+}
+
+/// Why a table could not take an entry.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// No room.
+    #[error(
+        "the {table} table of {interface} is full ({entries} entries); remove bans or raise `{setting}` in the configuration"
+    )]
+    Full {
+        /// Interface the table belongs to.
+        interface: String,
+        /// Table name for people, such as "IPv4 ban".
+        table: &'static str,
+        /// Entries it holds now.
+        entries: usize,
+        /// Configuration key of its size.
+        setting: &'static str,
+    },
+    /// The kernel refused.
+    #[error("cannot write the {table} table of {interface}")]
+    Kernel {
+        /// Interface the table belongs to.
+        interface: String,
+        /// Table name.
+        table: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The image of the ban list and the allow-list in the tables of one data plane (one interface, or a capture).
+pub trait Image: Send {
+    /// Inserts or replaces a ban. On error the tables are as before.
+    ///
+    /// # Errors
+    /// [`ImageError`] if there is no room or the kernel refuses.
+    fn put(&mut self, target: Target, ban: KernelBan) -> Result<(), ImageError>;
+
+    /// Removes a ban; removing what is not there does nothing.
+    ///
+    /// # Errors
+    /// [`ImageError::Kernel`] if the kernel refuses.
+    fn remove(&mut self, target: Target) -> Result<(), ImageError>;
+
+    /// Replaces the whole allow-list.
+    ///
+    /// # Errors
+    /// [`ImageError`] if there is no room or the kernel refuses.
+    fn set_allowed(&mut self, networks: &[IpNet]) -> Result<(), ImageError>;
+
+    /// Reads a ban back, for verification.
+    fn get(&self, target: Target) -> Option<KernelBan>;
+
+    /// Reports and resets the packets each ban stopped since the last call.
+    fn take_hits(&mut self, report: &mut dyn FnMut(Target, u64));
+}
+
+/// How the XDP program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// In the driver.
+    Native,
+    /// In the kernel's generic path: works everywhere, slower.
+    Generic,
+}
+
+/// Sum of the counters of all CPUs.
+pub type Counters = Box<abi::Counters>;

@@ -1,0 +1,60 @@
+//! Pure detection: observations in, decisions out; time is passed in, nothing is read or written.
+
+mod rule;
+
+use std::{net::IpAddr, time::Duration};
+
+pub use rule::Rule;
+use serde::{Deserialize, Serialize};
+use sip_filter_common::{abi::EventKind, sip::Class};
+
+use crate::bans::{Evidence, Target};
+
+/// One thing seen on the wire, live from the kernel's ring buffer or from a capture.
+#[derive(Clone, Copy, Debug)]
+pub struct Observation<'a> {
+    /// Time of the packet on the clock of its source (boot time, or the capture's); not assumed to be monotonic.
+    pub time: Duration,
+    /// Source address.
+    pub source: IpAddr,
+    /// Source port.
+    pub source_port: u16,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// Destination port.
+    pub destination_port: u16,
+    /// IP protocol number, 17 or 6.
+    pub protocol: u8,
+    /// Traffic class.
+    pub class: Class,
+    /// Admitted packet with payload, or packets over a limit.
+    pub kind: EventKind,
+    /// Packets this stands for, at least 1.
+    pub count: u32,
+    /// The first bytes of the payload.
+    pub payload: &'a [u8],
+}
+
+/// Settings of the rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DetectConfig {}
+
+/// What a rule decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// When, on the clock of the observations.
+    pub time: Duration,
+    /// Whom it concerns.
+    pub target: Target,
+    /// Which rule.
+    pub rule: Rule,
+    /// How long to ban.
+    pub ban_for: Duration,
+    /// Decide and report only, do not enforce.
+    pub shadow: bool,
+    /// How often this target was banned before, within the memory of the engine.
+    pub earlier_offences: u32,
+    /// What the rule saw; wall-clock times are filled in with `wall(time)`.
+    pub evidence: Evidence,
+}
