@@ -2,6 +2,11 @@
 //! program and on the host.
 #![no_std]
 
+#[cfg(test)]
+extern crate std;
+
 pub mod abi;
+pub mod limiter;
 pub mod sip;
+pub mod table;
 pub mod verdict;

@@ -1,0 +1,498 @@
+//! Ban tables: exact keys, two candidate buckets, entries that are never absent while they exist.
+//!
+//! # Publication
+//! The controller is the only writer of entries. Readers look at an entry's first bucket, then at its second. An
+//! entry is only ever moved from its first bucket to its second, and the copy is written before the original is
+//! cleared: a reader that no longer finds the original comes to the copy next. So readers need no version and no
+//! retry, and no reader misses an entry that is there.
+//!
+//! An IPv4 entry is one word and appears by one store. Longer keys are written while the entry's fate is still zero
+//! (absent), the fate last; a reader checks the key again after reading the fate, so that it never takes the fate
+//! of an entry that was replaced meanwhile.
+
+use core::marker::PhantomData;
+
+use super::{Line, Memory, candidates, hash, hits};
+use crate::abi::WINDOW_SHIFT;
+
+/// Scope and end of a ban, in 32 bits; zero means there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(transparent)]
+pub struct Fate(pub u32);
+
+impl Fate {
+    /// No ban.
+    pub const NONE: Self = Self(0);
+    const PRESENT: u32 = 1;
+    const ALL: u32 = 2;
+    const UNTIL_SHIFT: u32 = 2;
+    /// Latest end that can be told from "permanent": 2³⁰ − 1 units of 268 ms after boot, about nine years.
+    const UNTIL_MAX: u64 = (1 << 30) - 1;
+
+    /// A ban that ends at boot time `expires` (nanoseconds), rounded up to a unit of 2²⁸ ns; `None` is permanent.
+    /// With `all`, it stops everything from the source, not only SIP.
+    #[must_use]
+    pub const fn new(expires: Option<u64>, all: bool) -> Self {
+        let until = match expires {
+            None => 0,
+            Some(time) => {
+                let units = time.div_ceil(1 << WINDOW_SHIFT);
+                match units {
+                    0 => 1,
+                    Self::UNTIL_MAX.. => 0,
+                    _ => units as u32,
+                }
+            }
+        };
+        Self(Self::PRESENT | if all { Self::ALL } else { 0 } | until << Self::UNTIL_SHIFT)
+    }
+
+    /// Whether there is an entry at all, in force or expired.
+    #[inline(always)]
+    #[must_use]
+    pub const fn exists(self) -> bool {
+        self.0 != 0
+    }
+
+    /// Whether the ban is in force at boot time `now` (nanoseconds).
+    #[inline(always)]
+    #[must_use]
+    pub const fn in_force(self, now: u64) -> bool {
+        let until = self.0 >> Self::UNTIL_SHIFT;
+        self.exists() && (until == 0 || (now >> WINDOW_SHIFT) < until as u64)
+    }
+
+    /// Whether it stops everything from the source.
+    #[inline(always)]
+    #[must_use]
+    pub const fn all(self) -> bool {
+        self.0 & Self::ALL != 0
+    }
+
+    /// Boot time of its end in nanoseconds, as rounded; `None` is permanent.
+    #[must_use]
+    pub const fn expires(self) -> Option<u64> {
+        match self.0 >> Self::UNTIL_SHIFT {
+            0 => None,
+            until => Some((until as u64) << WINDOW_SHIFT),
+        }
+    }
+}
+
+/// How keys and fates lie in a bucket. The last word always holds the hit counters.
+pub trait Layout {
+    /// Exact key.
+    type Key: Copy + Eq;
+    /// Entries in a bucket.
+    const SLOTS: usize;
+    /// Words to hash.
+    fn words(key: Self::Key) -> (u64, u64);
+    /// Key and fate in a slot; [`Fate::NONE`] if it is free.
+    fn read<L: Line>(line: L, slot: usize) -> (Self::Key, Fate);
+    /// Fate of `key` if it is in this slot, else [`Fate::NONE`].
+    fn probe<L: Line>(line: L, slot: usize, key: Self::Key) -> Fate;
+    /// Writes an entry into a free slot, or a new fate into the slot that holds this key.
+    fn write<L: Line>(line: L, slot: usize, key: Self::Key, fate: Fate);
+    /// Frees a slot.
+    fn clear<L: Line>(line: L, slot: usize);
+}
+
+const HITS: usize = super::WORDS - 1;
+
+/// IPv4 addresses, host order: seven entries a bucket, one word each.
+#[derive(Clone, Copy, Debug)]
+pub struct V4;
+
+impl Layout for V4 {
+    type Key = u32;
+    const SLOTS: usize = 7;
+
+    #[inline(always)]
+    fn words(key: u32) -> (u64, u64) {
+        (key as u64, 0)
+    }
+
+    #[inline(always)]
+    fn read<L: Line>(line: L, slot: usize) -> (u32, Fate) {
+        let word = line.load(slot);
+        ((word >> 32) as u32, Fate(word as u32))
+    }
+
+    #[inline(always)]
+    fn probe<L: Line>(line: L, slot: usize, key: u32) -> Fate {
+        let word = line.load(slot);
+        if (word >> 32) as u32 == key {
+            Fate(word as u32)
+        } else {
+            Fate::NONE
+        }
+    }
+
+    fn write<L: Line>(line: L, slot: usize, key: u32, fate: Fate) {
+        line.store(slot, (key as u64) << 32 | fate.0 as u64);
+    }
+
+    fn clear<L: Line>(line: L, slot: usize) {
+        line.store(slot, 0);
+    }
+}
+
+/// IPv6 prefixes of one fixed length (/64 by default), as the upper 64 bits: three entries a bucket.
+#[derive(Clone, Copy, Debug)]
+pub struct V6Prefix;
+
+impl Layout for V6Prefix {
+    type Key = u64;
+    const SLOTS: usize = 3;
+
+    #[inline(always)]
+    fn words(key: u64) -> (u64, u64) {
+        (key, 1)
+    }
+
+    #[inline(always)]
+    fn read<L: Line>(line: L, slot: usize) -> (u64, Fate) {
+        (line.load(slot), Fate(line.load(3 + slot) as u32))
+    }
+
+    #[inline(always)]
+    fn probe<L: Line>(line: L, slot: usize, key: u64) -> Fate {
+        if line.load(slot) != key {
+            return Fate::NONE;
+        }
+        let fate = Fate(line.load(3 + slot) as u32);
+        if line.load(slot) == key { fate } else { Fate::NONE }
+    }
+
+    fn write<L: Line>(line: L, slot: usize, key: u64, fate: Fate) {
+        line.store(slot, key);
+        line.store(3 + slot, fate.0 as u64);
+    }
+
+    fn clear<L: Line>(line: L, slot: usize) {
+        line.store(3 + slot, 0);
+    }
+}
+
+/// Single IPv6 addresses, upper and lower 64 bits: two entries a bucket.
+#[derive(Clone, Copy, Debug)]
+pub struct V6Host;
+
+impl Layout for V6Host {
+    type Key = [u64; 2];
+    const SLOTS: usize = 2;
+
+    #[inline(always)]
+    fn words(key: [u64; 2]) -> (u64, u64) {
+        (key[0], key[1] ^ 2)
+    }
+
+    #[inline(always)]
+    fn read<L: Line>(line: L, slot: usize) -> ([u64; 2], Fate) {
+        (
+            [line.load(2 * slot), line.load(2 * slot + 1)],
+            Fate(line.load(4 + slot) as u32),
+        )
+    }
+
+    #[inline(always)]
+    fn probe<L: Line>(line: L, slot: usize, key: [u64; 2]) -> Fate {
+        if line.load(2 * slot) != key[0] || line.load(2 * slot + 1) != key[1] {
+            return Fate::NONE;
+        }
+        let fate = Fate(line.load(4 + slot) as u32);
+        let unchanged = line.load(2 * slot) == key[0] && line.load(2 * slot + 1) == key[1];
+        if unchanged { fate } else { Fate::NONE }
+    }
+
+    fn write<L: Line>(line: L, slot: usize, key: [u64; 2], fate: Fate) {
+        line.store(2 * slot, key[0]);
+        line.store(2 * slot + 1, key[1]);
+        line.store(4 + slot, fate.0 as u64);
+    }
+
+    fn clear<L: Line>(line: L, slot: usize) {
+        line.store(4 + slot, 0);
+    }
+}
+
+/// An entry found by [`lookup`].
+#[derive(Clone, Copy)]
+pub struct Found<L> {
+    line: L,
+    slot: usize,
+    /// What the entry says.
+    pub fate: Fate,
+}
+
+impl<L: Line> Found<L> {
+    /// Counts one packet this entry stopped. `random` is uniform. Under a race with another CPU or with the
+    /// controller taking the counter, a second try is made and then the hit is forgone: the counters by reason
+    /// stay exact, only the hits of one entry are short by one.
+    #[inline(always)]
+    pub fn hit(self, random: u32) {
+        let mut tries = 0;
+        while tries < 2 {
+            let word = self.line.load(HITS);
+            let Some(new) = hits::bump(word, self.slot, random) else {
+                return;
+            };
+            if self.line.compare_exchange(HITS, word, new) {
+                return;
+            }
+            tries += 1;
+        }
+    }
+}
+
+#[inline(always)]
+fn probe_line<T: Layout, L: Line>(line: L, key: T::Key) -> Option<Found<L>> {
+    let mut slot = 0;
+    while slot < T::SLOTS {
+        let fate = T::probe(line, slot, key);
+        if fate.exists() {
+            return Some(Found { line, slot, fate });
+        }
+        slot += 1;
+    }
+    None
+}
+
+/// Looks `key` up: one or two buckets.
+#[inline(always)]
+pub fn lookup<T: Layout, M: Memory>(memory: &M, seed: [u64; 2], key: T::Key) -> Option<Found<M::Line>> {
+    let (a, b) = T::words(key);
+    let (first, second) = candidates(hash(seed, a, b), memory.mask());
+    if let Some(found) = probe_line::<T, _>(memory.line(first)?, key) {
+        return Some(found);
+    }
+    probe_line::<T, _>(memory.line(second)?, key)
+}
+
+/// There is no room for another entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+/// Buckets examined for a chain of moves before a table counts as full.
+const SEARCH: usize = 512;
+
+/// The writing side of a ban table. There must be at most one for a memory at a time.
+#[derive(Debug)]
+pub struct BanTable<T, M> {
+    memory: M,
+    seed: [u64; 2],
+    entries: usize,
+    layout: PhantomData<T>,
+}
+
+impl<T: Layout, M: Memory> BanTable<T, M> {
+    /// Takes over a memory and counts what is in it.
+    pub fn new(memory: M, seed: [u64; 2]) -> Self {
+        let mut table = Self {
+            memory,
+            seed,
+            entries: 0,
+            layout: PhantomData,
+        };
+        let mut entries = 0;
+        table.for_each(|_, _| entries += 1);
+        table.entries = entries;
+        table
+    }
+
+    /// Entries in the table, expired ones included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
+
+    /// Slots in the table. About 85 % of them can be filled.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        (self.memory.mask() as usize + 1) * T::SLOTS
+    }
+
+    /// The fate of `key`, [`Fate::NONE`] if it has no entry.
+    #[must_use]
+    pub fn get(&self, key: T::Key) -> Fate {
+        lookup::<T, M>(&self.memory, self.seed, key).map_or(Fate::NONE, |found| found.fate)
+    }
+
+    /// Inserts an entry or gives it a new fate.
+    ///
+    /// # Errors
+    /// [`Full`] if no slot can be freed; the table then holds what it held.
+    pub fn insert(&mut self, key: T::Key, fate: Fate) -> Result<(), Full> {
+        if let Some(found) = lookup::<T, M>(&self.memory, self.seed, key) {
+            T::write(found.line, found.slot, key, fate);
+            return Ok(());
+        }
+        let (first, second) = self.buckets(key);
+        let (index, slot) = self
+            .free_slot(first)
+            .or_else(|| self.free_slot(second))
+            .or_else(|| self.make_room(first, second))
+            .ok_or(Full)?;
+        let line = self.memory.line(index).ok_or(Full)?;
+        // A packet judged while the slot's last owner was removed may have left a hit behind.
+        take_code(line, slot);
+        T::write(line, slot, key, fate);
+        self.entries += 1;
+        Ok(())
+    }
+
+    /// Removes an entry and returns the hits it had not reported yet, `None` if there was no entry.
+    pub fn remove(&mut self, key: T::Key) -> Option<u64> {
+        let found = lookup::<T, M>(&self.memory, self.seed, key)?;
+        T::clear(found.line, found.slot);
+        self.entries -= 1;
+        Some(take_code(found.line, found.slot).map_or(0, |code| hits::get(code, 0)))
+    }
+
+    /// Calls `report` for every entry with hits since the last call, and sets them to zero.
+    pub fn take_hits(&mut self, mut report: impl FnMut(T::Key, u64)) {
+        for index in 0..=self.memory.mask() {
+            let Some(line) = self.memory.line(index) else {
+                continue;
+            };
+            if line.load(HITS) == 0 {
+                continue;
+            }
+            for slot in 0..T::SLOTS {
+                let Some(code) = take_code(line, slot) else {
+                    continue;
+                };
+                let (key, fate) = T::read(line, slot);
+                if fate.exists() {
+                    report(key, hits::get(code, 0));
+                }
+            }
+        }
+    }
+
+    /// Calls `visit` for every entry.
+    pub fn for_each(&self, mut visit: impl FnMut(T::Key, Fate)) {
+        for index in 0..=self.memory.mask() {
+            let Some(line) = self.memory.line(index) else {
+                continue;
+            };
+            for slot in 0..T::SLOTS {
+                let (key, fate) = T::read(line, slot);
+                if fate.exists() {
+                    visit(key, fate);
+                }
+            }
+        }
+    }
+
+    fn buckets(&self, key: T::Key) -> (u32, u32) {
+        let (a, b) = T::words(key);
+        candidates(hash(self.seed, a, b), self.memory.mask())
+    }
+
+    fn free_slot(&self, index: u32) -> Option<(u32, usize)> {
+        let line = self.memory.line(index)?;
+        (0..T::SLOTS)
+            .find(|slot| !T::read(line, *slot).1.exists())
+            .map(|slot| (index, slot))
+    }
+
+    /// Frees a slot in one of two full buckets by moving entries from their first bucket to their second,
+    /// breadth first, so that chains of moves are short.
+    fn make_room(&mut self, first: u32, second: u32) -> Option<(u32, usize)> {
+        // (bucket, where in this list the entry comes from, slot there)
+        let mut search = [(0_u32, usize::MAX, 0_usize); SEARCH];
+        search[0].0 = first;
+        search[1].0 = second;
+        let (mut head, mut tail) = (0, 2);
+        while head < tail {
+            let (bucket, _, _) = search[head];
+            for slot in 0..T::SLOTS {
+                let (key, _) = T::read(self.memory.line(bucket)?, slot);
+                let (home, other) = self.buckets(key);
+                if home != bucket || other == bucket {
+                    continue;
+                }
+                if let Some((target, free)) = self.free_slot(other) {
+                    return self.move_chain(&search, head, slot, (target, free));
+                }
+                if tail < SEARCH {
+                    search[tail] = (other, head, slot);
+                    tail += 1;
+                }
+            }
+            head += 1;
+        }
+        None
+    }
+
+    /// Carries out the moves found by [`Self::make_room`], last first; returns the slot that becomes free in one
+    /// of the two buckets the search began with.
+    fn move_chain(
+        &mut self,
+        search: &[(u32, usize, usize); SEARCH],
+        mut node: usize,
+        mut slot: usize,
+        mut free: (u32, usize),
+    ) -> Option<(u32, usize)> {
+        loop {
+            let (bucket, parent, parent_slot) = search[node];
+            self.move_entry((bucket, slot), free)?;
+            free = (bucket, slot);
+            if parent == usize::MAX {
+                return Some(free);
+            }
+            (node, slot) = (parent, parent_slot);
+        }
+    }
+
+    fn move_entry(&mut self, from: (u32, usize), to: (u32, usize)) -> Option<()> {
+        let (source, target) = (self.memory.line(from.0)?, self.memory.line(to.0)?);
+        let (key, fate) = T::read(source, from.1);
+        T::write(target, to.1, key, fate);
+        T::clear(source, from.1);
+        if let Some(code) = take_code(source, from.1) {
+            give_code(target, to.1, code);
+        }
+        Some(())
+    }
+}
+
+/// Reads and zeroes a hit counter; `None` if it was zero.
+fn take_code<L: Line>(line: L, slot: usize) -> Option<u64> {
+    loop {
+        let word = line.load(HITS);
+        let code = hits::code(word, slot);
+        if code == 0 {
+            return None;
+        }
+        if line.compare_exchange(HITS, word, hits::cleared(word, slot)) {
+            return Some(code);
+        }
+    }
+}
+
+/// Sets the counter of an entry that was just moved; the few hits counted there since the move are given up.
+fn give_code<L: Line>(line: L, slot: usize, code: u64) {
+    loop {
+        let word = line.load(HITS);
+        if line.compare_exchange(HITS, word, hits::with_code(word, slot, code)) {
+            return;
+        }
+    }
+}
+
+const _: () = {
+    assert!(V4::SLOTS <= hits::PER_WORD && V4::SLOTS <= HITS);
+    assert!(V6Prefix::SLOTS * 2 <= HITS);
+    assert!(V6Host::SLOTS * 3 <= HITS);
+};
+
+#[cfg(test)]
+mod tests;
