@@ -1,10 +1,6 @@
 //! Builds the kernel program for the BPF target and leaves it in `OUT_DIR` for the data plane to embed.
 //!
 //! Which compiler and linker do that was decided by `cargo xtask setup`; nothing is chosen here.
-#![expect(
-    clippy::print_stdout,
-    reason = "a build script speaks to cargo on standard output"
-)]
 
 use std::{
     env,
@@ -63,6 +59,9 @@ fn build() -> anyhow::Result<()> {
         // SAFETY: this process has only this thread so far.
         unsafe { env::set_var(name, value) };
     }
+    // cargo sets it for this script alone; aya's own build scripts would take its coming and going for a change.
+    // SAFETY: as above.
+    unsafe { env::remove_var("HOST") };
 
     aya_build::build_ebpf(
         [Package {
