@@ -9,7 +9,7 @@ mod kernel {
 
     /// Inspects one received frame.
     #[xdp(frags)]
-    pub fn ingress(_ctx: XdpContext) -> u32 {
+    fn ingress(_ctx: XdpContext) -> u32 {
         xdp_action::XDP_PASS
     }
 

@@ -1,3 +1,67 @@
 //! Tasks of the project: `cargo xtask --help`.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a task runner talks to whoever started it"
+)]
 
-fn main() {}
+mod ci_checks;
+mod ebpf;
+mod process;
+mod setup;
+mod test;
+mod tidy;
+mod toolchain_record;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Tasks of sip-filter",
+    version
+)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+/// A new task is one line here and one in [`Task::run`].
+#[derive(Subcommand)]
+enum Task {
+    /// Find or install all that building and testing need; quick when everything is there
+    Setup,
+    /// Build the kernel program alone and say where it lies
+    BuildEbpf,
+    /// Run all tests, those that load programs into the kernel included
+    Test(test::Args),
+    /// Formatting, lints on host and BPF, documentation, dependencies, house rules
+    CiChecks,
+    /// The house rules alone
+    Tidy,
+}
+
+impl Task {
+    fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::Setup => setup::run(),
+            Self::BuildEbpf => ebpf::build(),
+            Self::Test(args) => test::run(&args),
+            Self::CiChecks => ci_checks::run(),
+            Self::Tidy => tidy::run(),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().task.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! The kernel program on its own, with the toolchain that set-up recorded.
+
+use std::{env, path::PathBuf, process::Command};
+
+use anyhow::Context as _;
+
+use crate::{
+    process::{run, workspace},
+    toolchain_record::ToolchainRecord,
+};
+
+const PACKAGE: &str = "sip-filter-ebpf";
+const TARGET: &str = "bpfel-unknown-none";
+
+/// `cargo VERB` on the kernel program, for the BPF target.
+pub(crate) fn cargo(verb: &str) -> anyhow::Result<Command> {
+    let record =
+        ToolchainRecord::load().context("the eBPF toolchain is not set up: run `cargo xtask setup`")?;
+    let mut command = if record.toolchain.is_empty() {
+        Command::new("cargo")
+    } else {
+        let mut rustup = Command::new("rustup");
+        rustup.args(["run", &record.toolchain, "cargo"]);
+        rustup
+    };
+    // Flags and build directory are those of sip-filter's build script, so that nothing is compiled twice.
+    let arch_flag = format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH);
+    command
+        .current_dir(workspace())
+        .args([
+            verb,
+            "--package",
+            PACKAGE,
+            "--bins",
+            "--release",
+            "--target",
+            TARGET,
+            "-Z",
+            "build-std=core",
+        ])
+        .arg("--target-dir")
+        .arg(target_dir())
+        .envs(record.build_env())
+        .env("CARGO_BUILD_BUILD_DIR", target_dir().join("ebpf"))
+        .env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            [&arch_flag, "-Cdebuginfo=2", "-Clink-arg=--btf"].join("\x1f"),
+        )
+        .env_remove("RUSTC")
+        .env_remove("CARGO");
+    Ok(command)
+}
+
+/// `cargo xtask build-ebpf`
+pub(crate) fn build() -> anyhow::Result<()> {
+    run(&mut cargo("build")?)?;
+    println!(
+        "{}",
+        target_dir().join(TARGET).join("release").join(PACKAGE).display()
+    );
+    Ok(())
+}
+
+/// Where cargo puts what it builds.
+fn target_dir() -> PathBuf {
+    workspace().join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
+}

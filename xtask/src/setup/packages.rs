@@ -1,0 +1,91 @@
+//! The programs that tests and demonstration use as real peers and real tools.
+
+use super::{Outcome, apt::Apt};
+use crate::process::which;
+
+/// A program of the lab. It is looked for by its command, which any distribution may provide.
+struct Program {
+    command: &'static str,
+    /// Debian's package.
+    package: &'static str,
+    /// A service that the package would start.
+    service: Option<&'static str>,
+    /// Why we need it, for whoever has to install it by hand.
+    reason: &'static str,
+}
+
+const fn program(command: &'static str, package: &'static str, reason: &'static str) -> Program {
+    Program {
+        command,
+        package,
+        service: None,
+        reason,
+    }
+}
+
+const fn server(command: &'static str, package: &'static str, reason: &'static str) -> Program {
+    Program {
+        command,
+        package,
+        service: Some(package),
+        reason,
+    }
+}
+
+const PROGRAMS: [Program; 13] = [
+    program("ip", "iproute2", "network namespaces and virtual links"),
+    program("nft", "nftables", "the firewall to compare with"),
+    program(
+        "bpftool",
+        "bpftool",
+        "an independent look at loaded programs and maps",
+    ),
+    program(
+        "sipp",
+        "sip-tester",
+        "load and call scenarios of well-behaved SIP clients",
+    ),
+    program("sipsak", "sipsak", "single SIP requests"),
+    program("svmap", "sipvicious", "the scanner that real servers see"),
+    server("kamailio", "kamailio", "a real SIP server to protect"),
+    server(
+        "prometheus-node-exporter",
+        "prometheus-node-exporter",
+        "a reader of the textfile metrics",
+    ),
+    program("tcpdump", "tcpdump", "captures"),
+    program("tshark", "tshark", "an independent opinion on captures"),
+    program(
+        "curl",
+        "curl",
+        "any HTTP client, on the API's socket and the metrics endpoint",
+    ),
+    program("jq", "jq", "a reader of our JSON"),
+    program("tmux", "tmux", "the panes of the demonstration"),
+];
+
+pub(super) fn find_or_install(apt: &mut Apt) -> anyhow::Result<Outcome> {
+    let absent: Vec<_> = PROGRAMS
+        .iter()
+        .filter(|program| which(program.command).is_none())
+        .collect();
+    if absent.is_empty() {
+        return Ok(Outcome::Found(format!("all {}", PROGRAMS.len())));
+    }
+    if !apt.usable() {
+        for Program {
+            command,
+            package,
+            reason,
+            ..
+        } in &absent
+        {
+            println!("    {command:<26} Debian package {package:<26} {reason}");
+        }
+    }
+    let packages: Vec<_> = absent.iter().map(|program| program.package).collect();
+    apt.install(&packages)?;
+    let services: Vec<_> = absent.iter().filter_map(|program| program.service).collect();
+    apt.disable_services(&services)?;
+    Ok(Outcome::Done(format!("installed {}", packages.join(" "))))
+}
