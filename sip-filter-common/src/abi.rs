@@ -132,14 +132,18 @@ pub mod flags {
     pub const WIDE6: u64 = 1 << 3;
     /// At least one single IPv6 address is banned.
     pub const HOSTS6: u64 = 1 << 4;
+    /// The same as [`WIDE6`] for IPv4.
+    pub const WIDE4: u64 = 1 << 5;
 }
 
-/// The one word that names the active [`Config`]; changed by one atomic store.
+/// What the controller switches while the program runs; each word is changed by one store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Control {
     /// Index of the active configuration, 0 or 1.
     pub active: u64,
+    /// Boot time in nanoseconds for programs loaded with a clock set by hand, as tests do.
+    pub clock: u64,
 }
 
 /// What identifies a set of pinned tables.
@@ -152,6 +156,8 @@ pub struct Meta {
     pub owner: u32,
     /// The hash seed, as in [`Config::seed`].
     pub seed: [u64; 2],
+    /// How the program was attached: 1 native, 2 generic, 0 not yet.
+    pub xdp_mode: u64,
 }
 
 /// Length of the windows in which over-limit packets and snapshots of one source are counted, as a power of two of
@@ -230,13 +236,31 @@ pub struct Counters {
     pub events_suppressed: u64,
 }
 
-/// Words of [`Counters::by_reason`]: reasons × families × (enforced, simulated) × (packets, bytes).
-pub const COUNTER_WORDS: usize = crate::verdict::Reason::SLOTS * Family::COUNT * 2 * 2;
+/// Words of [`Counters::by_reason`]: 64 reasons × 4 families (one unused) × (enforced, simulated) × (packets,
+/// bytes). A power of two, so that the kernel's verifier accepts a masked index.
+pub const COUNTER_WORDS: usize = crate::verdict::Reason::SLOTS * 4 * 2 * 2;
 
 /// Index of the packet counter in [`Counters::by_reason`]; the byte counter follows it.
+#[inline(always)]
 #[must_use]
 pub const fn counter_index(reason: crate::verdict::Reason, family: Family, simulated: bool) -> usize {
-    ((reason as usize * Family::COUNT + family as usize) * 2 + simulated as usize) * 2
+    (((reason as usize * 4 + family as usize) * 2 + simulated as usize) * 2) & (COUNTER_WORDS - 2)
+}
+
+/// What one CPU keeps for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Local {
+    /// Counters, read by the controller.
+    pub counters: Counters,
+    /// Events sent in the current window.
+    pub budget: crate::pipeline::Budget,
+    /// Timer ticks at which `now` was read.
+    pub jiffies: u64,
+    /// Boot time at that tick, nanoseconds.
+    pub now: u64,
+    /// State of the random numbers.
+    pub random: u64,
 }
 
 const _: () = {
@@ -244,8 +268,10 @@ const _: () = {
     assert!(size_of::<Limit>() == 16);
     assert!(size_of::<Config>() == 16 + 8 + 16 + 16 * Class::COUNT);
     assert!(offset_of!(Config, limits) == 40);
-    assert!(size_of::<Control>() == 8);
-    assert!(size_of::<Meta>() == 24);
+    assert!(size_of::<Control>() == 16);
+    assert!(COUNTER_WORDS.is_power_of_two());
+    assert!(size_of::<Local>() == size_of::<Counters>() + 32);
+    assert!(size_of::<Meta>() == 32);
     assert!(size_of::<EventHeader>() == 56);
     assert!(offset_of!(EventHeader, source) == 8);
     assert!(offset_of!(EventHeader, destination) == 24);

@@ -7,6 +7,8 @@ extern crate std;
 
 pub mod abi;
 pub mod limiter;
+pub mod packet;
+pub mod pipeline;
 pub mod sip;
 pub mod table;
 pub mod verdict;

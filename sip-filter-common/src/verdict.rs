@@ -73,8 +73,8 @@ reasons! {
 }
 
 impl Reason {
-    /// One more than the highest number: the length of arrays indexed by reason.
-    pub const SLOTS: usize = 48;
+    /// Length of arrays indexed by reason; a power of two above the highest number.
+    pub const SLOTS: usize = 64;
 
     /// The reason with this number.
     #[must_use]

@@ -260,7 +260,11 @@ fn probe_line<T: Layout, L: Line>(line: L, key: T::Key) -> Option<Found<L>> {
 
 /// Looks `key` up: one or two buckets.
 #[inline(always)]
-pub fn lookup<T: Layout, M: Memory>(memory: &M, seed: [u64; 2], key: T::Key) -> Option<Found<M::Line>> {
+pub fn lookup<T: Layout, M: Memory + ?Sized>(
+    memory: &M,
+    seed: [u64; 2],
+    key: T::Key,
+) -> Option<Found<M::Line<'_>>> {
     let (a, b) = T::words(key);
     let (first, second) = candidates(hash(seed, a, b), memory.mask());
     if let Some(found) = probe_line::<T, _>(memory.line(first)?, key) {

@@ -30,11 +30,13 @@ pub trait Line: Copy {
 /// A power-of-two number of buckets.
 pub trait Memory {
     /// The bucket type.
-    type Line: Line;
+    type Line<'a>: Line
+    where
+        Self: 'a;
     /// Number of buckets less one.
     fn mask(&self) -> u32;
     /// The bucket at `index`, which is at most [`Self::mask`]; `None` if the map look-up failed.
-    fn line(&self, index: u32) -> Option<Self::Line>;
+    fn line(&self, index: u32) -> Option<Self::Line<'_>>;
 }
 
 /// A bucket in ordinary memory.
@@ -61,8 +63,8 @@ impl Line for &HostLine {
 }
 
 #[cfg(not(target_arch = "bpf"))]
-impl<'a> Memory for &'a [HostLine] {
-    type Line = &'a HostLine;
+impl Memory for [HostLine] {
+    type Line<'a> = &'a HostLine;
 
     /// # Panics
     /// If the slice is empty or longer than 2³² buckets.
@@ -72,8 +74,25 @@ impl<'a> Memory for &'a [HostLine] {
     }
 
     #[inline]
-    fn line(&self, index: u32) -> Option<&'a HostLine> {
+    fn line(&self, index: u32) -> Option<&HostLine> {
         self.get(index as usize)
+    }
+}
+
+impl<M: Memory + ?Sized> Memory for &M {
+    type Line<'a>
+        = M::Line<'a>
+    where
+        Self: 'a;
+
+    #[inline(always)]
+    fn mask(&self) -> u32 {
+        M::mask(self)
+    }
+
+    #[inline(always)]
+    fn line(&self, index: u32) -> Option<Self::Line<'_>> {
+        M::line(self, index)
     }
 }
 

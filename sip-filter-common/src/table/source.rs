@@ -46,7 +46,13 @@ impl SourceKey {
 
 /// Judges one packet of `key` at boot time `now` (nanoseconds). Returns whether it is within `limit`.
 #[inline(always)]
-pub fn admitted<M: Memory>(memory: &M, seed: [u64; 2], key: SourceKey, limit: Limit, now: u64) -> bool {
+pub fn admitted<M: Memory + ?Sized>(
+    memory: &M,
+    seed: [u64; 2],
+    key: SourceKey,
+    limit: Limit,
+    now: u64,
+) -> bool {
     let index = hash(seed, key.0, 3) as u32 & memory.mask();
     let Some(line) = memory.line(index) else {
         return true;

@@ -210,14 +210,17 @@ impl<T: Layout> Line for WatchedLine<'_, T> {
     }
 }
 
-impl<'a, T: Layout> Memory for &'a Watched<'a, T> {
-    type Line = WatchedLine<'a, T>;
+impl<T: Layout> Memory for Watched<'_, T> {
+    type Line<'a>
+        = WatchedLine<'a, T>
+    where
+        Self: 'a;
 
     fn mask(&self) -> u32 {
         self.lines.mask()
     }
 
-    fn line(&self, index: u32) -> Option<WatchedLine<'a, T>> {
+    fn line(&self, index: u32) -> Option<WatchedLine<'_, T>> {
         Some(WatchedLine(self.lines.line(index)?, self))
     }
 }

@@ -1,0 +1,349 @@
+//! Cursor over the headers of an Ethernet frame: up to two VLAN tags, IPv4 with options, IPv6 with extension headers,
+//! UDP and TCP. Every step checks bounds, advances, and says what follows.
+//!
+//! Lengths are taken from the IP and UDP headers, since short frames are padded; they are only used to know where a
+//! payload ends, never to judge a packet.
+
+use crate::{abi::Address, sip::HEAD};
+
+/// A packet's memory. The only way this crate looks at a packet.
+pub trait Packet {
+    /// Length of the frame in bytes. `reach` is how far its headers say it goes: the kernel only asks for the length
+    /// of a frame in several buffers when it may have more than one.
+    fn len(&self, reach: usize) -> usize;
+
+    /// `N` bytes at `offset`, `None` if they do not all lie within the frame.
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+}
+
+impl Packet for &[u8] {
+    fn len(&self, _reach: usize) -> usize {
+        <[u8]>::len(self)
+    }
+
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.get(offset..)?.first_chunk().copied()
+    }
+}
+
+/// Why parsing stopped without a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Not IPv4 or IPv6.
+    NotIp,
+    /// A header is cut short or contradicts itself.
+    Truncated,
+    /// More VLAN tags than are followed.
+    TooDeep,
+}
+
+/// A source or destination, as numbers in host order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ip {
+    /// IPv4.
+    V4(u32),
+    /// IPv6: upper and lower 64 bits.
+    V6([u64; 2]),
+}
+
+impl Ip {
+    /// As the events carry it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn address(self) -> Address {
+        match self {
+            Self::V4(address) => Address::v4(address.to_be_bytes()),
+            Self::V6([high, low]) => {
+                let [a, b, c, d, e, f, g, h] = high.to_be_bytes();
+                let [i, j, k, l, m, n, o, p] = low.to_be_bytes();
+                Address([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p])
+            }
+        }
+    }
+}
+
+/// What the IP header says.
+#[derive(Clone, Copy, Debug)]
+pub struct Network {
+    /// Source.
+    pub source: Ip,
+    /// Where the destination address lies in the frame; it is needed for events only.
+    pub destination: usize,
+    /// Where the next header begins.
+    next: usize,
+    /// Its protocol number.
+    protocol: u8,
+    /// End of the IP packet within the frame, by its own length field.
+    pub end: usize,
+    /// IPv4: a fragment other than the first.
+    later_fragment: bool,
+}
+
+/// What carries the payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// UDP or TCP with its ports and payload.
+    Ports(Ports),
+    /// A fragment other than the first. `udp` if it belongs to a UDP datagram.
+    LaterFragment {
+        /// Whether it is a piece of a UDP datagram.
+        udp: bool,
+    },
+    /// Another protocol.
+    Other,
+    /// Cut short or contradicting itself.
+    Truncated,
+    /// More extension headers than are followed.
+    TooDeep,
+}
+
+/// A UDP or TCP header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// Protocol number, [`UDP`] or [`TCP`].
+    pub protocol: u8,
+    /// Source port.
+    pub source: u16,
+    /// Destination port.
+    pub destination: u16,
+    /// Where the payload begins in the frame.
+    pub payload: usize,
+    /// Length of the payload in this packet; what lies beyond the frame's end is not counted.
+    pub payload_len: usize,
+}
+
+/// Protocol number of UDP.
+pub const UDP: u8 = 17;
+/// Protocol number of TCP.
+pub const TCP: u8 = 6;
+
+const ETHERNET: usize = 14;
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+/// 802.1Q, 802.1ad, and the tag many switches used for QinQ before 802.1ad.
+const VLAN_TAGS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
+const VLAN_MAX: usize = 2;
+/// IPv6 extension headers that are followed.
+const EXTENSIONS_MAX: usize = 8;
+/// Largest offset the cursor works with: headers of a frame never lie further in, and the kernel's verifier wants
+/// a bound.
+const OFFSET_MASK: usize = 0x0fff;
+
+#[inline(always)]
+const fn is_vlan(ethertype: u16) -> bool {
+    ethertype == VLAN_TAGS[0] || ethertype == VLAN_TAGS[1] || ethertype == VLAN_TAGS[2]
+}
+
+/// Ethernet, VLAN tags and the IP header.
+///
+/// # Errors
+/// [`Stop`] when there is no IP header to work with.
+#[inline(always)]
+pub fn network<P: Packet>(packet: &P) -> Result<Network, Stop> {
+    let [hi, lo] = packet.read(ETHERNET - 2).ok_or(Stop::Truncated)?;
+    let mut ethertype = u16::from_be_bytes([hi, lo]);
+    let mut offset = ETHERNET;
+    let mut tags = 0;
+    while tags < VLAN_MAX && is_vlan(ethertype) {
+        let [_, _, hi, lo] = packet.read(offset).ok_or(Stop::Truncated)?;
+        ethertype = u16::from_be_bytes([hi, lo]);
+        offset += 4;
+        tags += 1;
+    }
+    match ethertype {
+        ETHERTYPE_IPV4 => ipv4(packet, offset),
+        ETHERTYPE_IPV6 => ipv6(packet, offset),
+        other if is_vlan(other) => Err(Stop::TooDeep),
+        _ => Err(Stop::NotIp),
+    }
+}
+
+#[inline(always)]
+fn ipv4<P: Packet>(packet: &P, offset: usize) -> Result<Network, Stop> {
+    let header: [u8; 20] = packet.read(offset).ok_or(Stop::Truncated)?;
+    let header_len = ((header[0] & 0x0f) as usize) * 4;
+    let total_len = u16::from_be_bytes([header[2], header[3]]) as usize;
+    if header[0] >> 4 != 4 || header_len < 20 || total_len < header_len {
+        return Err(Stop::Truncated);
+    }
+    Ok(Network {
+        source: Ip::V4(u32::from_be_bytes([
+            header[12], header[13], header[14], header[15],
+        ])),
+        destination: offset + 16,
+        next: offset + header_len,
+        protocol: header[9],
+        end: offset + total_len,
+        later_fragment: u16::from_be_bytes([header[6], header[7]]) & 0x1fff != 0,
+    })
+}
+
+#[inline(always)]
+fn ipv6<P: Packet>(packet: &P, offset: usize) -> Result<Network, Stop> {
+    // In two pieces, to spare the kernel program's stack.
+    let [version, _, _, _, len_hi, len_lo, protocol, _]: [u8; 8] =
+        packet.read(offset).ok_or(Stop::Truncated)?;
+    let high: [u8; 8] = packet.read(offset + 8).ok_or(Stop::Truncated)?;
+    let low: [u8; 8] = packet.read(offset + 16).ok_or(Stop::Truncated)?;
+    let _destination: [u8; 16] = packet.read(offset + 24).ok_or(Stop::Truncated)?;
+    if version >> 4 != 6 {
+        return Err(Stop::Truncated);
+    }
+    let payload_len = u16::from_be_bytes([len_hi, len_lo]) as usize;
+    Ok(Network {
+        source: Ip::V6([u64::from_be_bytes(high), u64::from_be_bytes(low)]),
+        destination: offset + 24,
+        next: offset + 40,
+        protocol,
+        end: offset + 40 + payload_len,
+        later_fragment: false,
+    })
+}
+
+/// From the IP header to the payload.
+#[inline(always)]
+pub fn transport<P: Packet>(packet: &P, network: &Network) -> Transport {
+    if network.later_fragment {
+        return Transport::LaterFragment {
+            udp: network.protocol == UDP,
+        };
+    }
+    let (mut protocol, mut next) = (network.protocol, network.next);
+    if matches!(network.source, Ip::V6(_)) {
+        match extensions(packet, protocol, next) {
+            Ok(found) => (protocol, next) = found,
+            Err(stop) => return stop,
+        }
+    }
+    match protocol {
+        UDP => udp(packet, next, network.end),
+        TCP => tcp(packet, next, network.end),
+        _ => Transport::Other,
+    }
+}
+
+/// Follows IPv6 extension headers (RFC 8200 §4) to the upper-layer protocol: its number and offset.
+#[inline(always)]
+fn extensions<P: Packet>(packet: &P, mut protocol: u8, mut next: usize) -> Result<(u8, usize), Transport> {
+    const HOP_BY_HOP: u8 = 0;
+    const ROUTING: u8 = 43;
+    const FRAGMENT: u8 = 44;
+    const AUTHENTICATION: u8 = 51;
+    const DESTINATION: u8 = 60;
+    const MOBILITY: u8 = 135;
+    const HIP: u8 = 139;
+    const SHIM6: u8 = 140;
+
+    let mut count = 0;
+    while count < EXTENSIONS_MAX {
+        next &= OFFSET_MASK;
+        match protocol {
+            HOP_BY_HOP | ROUTING | DESTINATION | MOBILITY | HIP | SHIM6 => {
+                let [following, len] = packet.read(next).ok_or(Transport::Truncated)?;
+                protocol = following;
+                next += (len as usize + 1) * 8;
+            }
+            AUTHENTICATION => {
+                let [following, len] = packet.read(next).ok_or(Transport::Truncated)?;
+                protocol = following;
+                next += (len as usize + 2) * 4;
+            }
+            FRAGMENT => {
+                let [following, _, hi, lo] = packet.read(next).ok_or(Transport::Truncated)?;
+                if u16::from_be_bytes([hi, lo]) & 0xfff8 != 0 {
+                    return Err(Transport::LaterFragment {
+                        udp: following == UDP,
+                    });
+                }
+                protocol = following;
+                next += 8;
+            }
+            _ => return Ok((protocol, next)),
+        }
+        count += 1;
+    }
+    match protocol {
+        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION | MOBILITY | HIP | SHIM6 => {
+            Err(Transport::TooDeep)
+        }
+        _ => Ok((protocol, next)),
+    }
+}
+
+#[inline(always)]
+fn udp<P: Packet>(packet: &P, offset: usize, end: usize) -> Transport {
+    let offset = offset & OFFSET_MASK;
+    let Some([s1, s0, d1, d0, l1, l0, _, _]) = packet.read::<8>(offset) else {
+        return Transport::Truncated;
+    };
+    // A first fragment has the length of the whole datagram; a jumbogram (RFC 2675) has 0.
+    let claimed = u16::from_be_bytes([l1, l0]) as usize;
+    let payload = offset + 8;
+    let by_header = if claimed >= 8 { offset + claimed } else { end };
+    ports(packet, UDP, [s1, s0, d1, d0], payload, min(by_header, end))
+}
+
+#[inline(always)]
+fn tcp<P: Packet>(packet: &P, offset: usize, end: usize) -> Transport {
+    let offset = offset & OFFSET_MASK;
+    let Some([s1, s0, d1, d0]) = packet.read::<4>(offset) else {
+        return Transport::Truncated;
+    };
+    let Some([data_offset]) = packet.read::<1>(offset + 12) else {
+        return Transport::Truncated;
+    };
+    let header_len = (data_offset >> 4) as usize * 4;
+    if header_len < 20 {
+        return Transport::Truncated;
+    }
+    ports(packet, TCP, [s1, s0, d1, d0], offset + header_len, end)
+}
+
+#[inline(always)]
+fn ports<P: Packet>(
+    packet: &P,
+    protocol: u8,
+    [s1, s0, d1, d0]: [u8; 4],
+    payload: usize,
+    end: usize,
+) -> Transport {
+    let end = min(end, packet.len(end));
+    Transport::Ports(Ports {
+        protocol,
+        source: u16::from_be_bytes([s1, s0]),
+        destination: u16::from_be_bytes([d1, d0]),
+        payload,
+        payload_len: end.saturating_sub(payload),
+    })
+}
+
+#[inline(always)]
+const fn min(a: usize, b: usize) -> usize {
+    if a < b { a } else { b }
+}
+
+/// A head aligned for reading as words.
+#[repr(align(8))]
+#[derive(Clone, Copy, Debug)]
+pub struct Head(pub [u8; HEAD]);
+
+/// The first bytes of a payload, zeros beyond its end.
+#[inline(always)]
+pub fn head<P: Packet>(packet: &P, ports: &Ports) -> Head {
+    let offset = ports.payload & OFFSET_MASK;
+    if ports.payload_len >= HEAD
+        && let Some(bytes) = packet.read::<HEAD>(offset)
+    {
+        return Head(bytes);
+    }
+    let mut head = Head([0; HEAD]);
+    let mut index = 0;
+    while index < HEAD && index < ports.payload_len {
+        let Some([byte]) = packet.read::<1>(offset + index) else {
+            break;
+        };
+        head.0[index] = byte;
+        index += 1;
+    }
+    head
+}

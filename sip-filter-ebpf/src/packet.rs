@@ -1,0 +1,107 @@
+//! The only place that touches packet memory.
+
+use core::{ffi::c_void, mem::MaybeUninit};
+
+use aya_ebpf::{
+    bindings::xdp_md,
+    helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+    programs::XdpContext,
+};
+use sip_filter_common::packet::Packet;
+
+/// A received frame. Its first part can be read directly; a frame in several buffers (`xdp.frags`, kernel 5.18)
+/// has more, which only the kernel can copy out.
+pub(crate) struct Frame {
+    ctx: *mut xdp_md,
+    data: usize,
+    data_end: usize,
+}
+
+impl Frame {
+    /// The frame of this run of the program.
+    #[inline(always)]
+    pub(crate) fn new(ctx: &XdpContext) -> Self {
+        Self {
+            ctx: ctx.ctx,
+            data: ctx.data(),
+            data_end: ctx.data_end(),
+        }
+    }
+
+    /// Copies `len` bytes at `offset` to `target`; returns whether they all lay within the frame.
+    ///
+    /// # Safety
+    /// `target` must be writable for `len` bytes.
+    #[inline(always)]
+    pub(crate) unsafe fn copy_to(&self, offset: usize, target: *mut c_void, len: u32) -> bool {
+        // SAFETY: the context is the one of this run; the caller answers for the target.
+        unsafe { bpf_xdp_load_bytes(self.ctx, offset as u32, target, len) == 0 }
+    }
+}
+
+impl Packet for Frame {
+    #[inline(always)]
+    fn len(&self, reach: usize) -> usize {
+        let direct = self.data_end - self.data;
+        if reach <= direct {
+            return direct;
+        }
+        // SAFETY: the context is the one of this run.
+        unsafe { bpf_xdp_get_buff_len(self.ctx) as usize }
+    }
+
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let start = self.data + offset;
+        if start + N <= self.data_end {
+            // SAFETY: the bytes lie between the start and the end of the directly readable part; the verifier
+            // checks the same comparison.
+            return Some(unsafe { load(start) });
+        }
+        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+        // SAFETY: `bytes` has room for N bytes.
+        if unsafe { self.copy_to(offset, bytes.as_mut_ptr().cast(), N as u32) } {
+            // SAFETY: the helper filled all of it.
+            return Some(unsafe { bytes.assume_init() });
+        }
+        None
+    }
+}
+
+/// Loads `N` bytes in words where the length allows. The compiler would load a byte array byte by byte; BPF allows
+/// unaligned loads from packets on every architecture with efficient unaligned access, and the program is verified
+/// for the one it runs on.
+///
+/// # Safety
+/// `N` bytes at `start` must be readable.
+#[inline(always)]
+unsafe fn load<const N: usize>(start: usize) -> [u8; N] {
+    let mut bytes = [0_u8; N];
+    let mut at = 0;
+    while at + 8 <= N {
+        // SAFETY: within the N bytes.
+        let word = unsafe { (((start + at) as *const u64).read_volatile()).to_ne_bytes() };
+        let mut byte = 0;
+        while byte < 8 {
+            bytes[at + byte] = word[byte];
+            byte += 1;
+        }
+        at += 8;
+    }
+    if at + 4 <= N {
+        // SAFETY: within the N bytes.
+        let word = unsafe { (((start + at) as *const u32).read_volatile()).to_ne_bytes() };
+        let mut byte = 0;
+        while byte < 4 {
+            bytes[at + byte] = word[byte];
+            byte += 1;
+        }
+        at += 4;
+    }
+    while at < N {
+        // SAFETY: within the N bytes.
+        bytes[at] = unsafe { ((start + at) as *const u8).read_volatile() };
+        at += 1;
+    }
+    bytes
+}

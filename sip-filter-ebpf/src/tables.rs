@@ -1,0 +1,304 @@
+//! The kernel's side of the tables: maps behind the traits of `sip-filter-common`.
+
+use core::{
+    intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd},
+    ptr, slice,
+};
+
+use aya_ebpf::{
+    btf_maps::{Array, lpm_trie::Key},
+    helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns},
+    programs::XdpContext,
+};
+use aya_log_ebpf::debug;
+use sip_filter_common::{
+    abi::{Config, Control, EventHeader, Family, Local, SNAPSHOT_MAX, counter_index},
+    packet::{Ip, Packet},
+    pipeline::{Budget, NetworkValue, Recent, Tables},
+    sip::Class,
+    table::{Line, Memory},
+    verdict::Verdict,
+};
+
+use crate::maps::{self, Bucket};
+
+/// A bucket as a pointer into an array map.
+#[derive(Clone, Copy)]
+pub(crate) struct MapLine(*mut Bucket);
+
+impl Line for MapLine {
+    #[inline(always)]
+    fn load(self, word: usize) -> u64 {
+        // SAFETY: the pointer came from a successful look-up and words are below 8; the verifier checks both.
+        unsafe { ptr::read_volatile(self.0.cast::<u64>().add(word)) }
+    }
+
+    #[inline(always)]
+    fn store(self, word: usize, value: u64) {
+        // SAFETY: as above.
+        unsafe { ptr::write_volatile(self.0.cast::<u64>().add(word), value) }
+    }
+
+    #[inline(always)]
+    fn compare_exchange(self, word: usize, old: u64, new: u64) -> bool {
+        // SAFETY: as above; map values are aligned to 8 bytes.
+        unsafe {
+            let word = self.0.cast::<u64>().add(word);
+            let (seen, _) =
+                atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(word, old, new);
+            seen == old
+        }
+    }
+}
+
+/// A flat table in an array map whose size is known since loading.
+pub(crate) struct MapMemory<const BUCKETS: usize, const FLAGS: usize> {
+    map: &'static Array<Bucket, BUCKETS, FLAGS>,
+    mask: u32,
+}
+
+impl<const BUCKETS: usize, const FLAGS: usize> Memory for MapMemory<BUCKETS, FLAGS> {
+    type Line<'a> = MapLine;
+
+    #[inline(always)]
+    fn mask(&self) -> u32 {
+        self.mask
+    }
+
+    #[inline(always)]
+    fn line(&self, index: u32) -> Option<MapLine> {
+        self.map.get_ptr_mut(index).map(MapLine)
+    }
+}
+
+/// The maps, with the one-element ones already looked up.
+pub(crate) struct Kernel<'a> {
+    ctx: &'a XdpContext,
+    control: *const Control,
+    config: Option<*const Config>,
+    local: *mut Local,
+    ban4: FlatTable,
+    ban6: FlatTable,
+    ban6_host: FlatTable,
+    sources: FlatTable,
+}
+
+/// All flat tables are declared alike; their sizes are set when they are loaded.
+type FlatTable = MapMemory<{ maps::BUCKETS }, { maps::MMAP }>;
+
+impl<'a> Kernel<'a> {
+    /// `None` if a one-element map cannot be read.
+    #[inline(always)]
+    pub(crate) fn new(ctx: &'a XdpContext) -> Option<Self> {
+        let local = maps::LOCAL.get_ptr_mut(0)?;
+        let control = maps::CONTROL.get_ptr(0)?;
+        // SAFETY: the look-up succeeded.
+        let active = unsafe { ptr::read_volatile(&raw const (*control).active) };
+        let config = maps::CONFIG.get_ptr(active as u32);
+        Some(Self {
+            ctx,
+            control,
+            config,
+            local,
+            ban4: MapMemory {
+                map: &maps::BAN4,
+                mask: maps::CFG_BAN4_MASK.load(),
+            },
+            ban6: MapMemory {
+                map: &maps::BAN6,
+                mask: maps::CFG_BAN6_MASK.load(),
+            },
+            ban6_host: MapMemory {
+                map: &maps::BAN6_HOST,
+                mask: maps::CFG_HOST6_MASK.load(),
+            },
+            sources: MapMemory {
+                map: &maps::SOURCES,
+                mask: maps::CFG_SRC_MASK.load(),
+            },
+        })
+    }
+
+    /// Counts one packet of `bytes` bytes.
+    #[inline(always)]
+    pub(crate) fn count(&self, verdict: Verdict, family: Family, bytes: usize) {
+        let index = counter_index(verdict.reason, family, verdict.simulated);
+        // SAFETY: the index is masked to the array; only this CPU writes it, and nothing interrupts the program to
+        // run it again.
+        unsafe {
+            let packets = (&raw mut (*self.local).counters.by_reason)
+                .cast::<u64>()
+                .add(index);
+            *packets += 1;
+            *packets.add(1) += bytes as u64;
+        }
+    }
+}
+
+impl Tables for Kernel<'_> {
+    type Memory = FlatTable;
+
+    #[inline(always)]
+    fn config(&self) -> Option<&Config> {
+        // SAFETY: the look-up succeeded; the controller writes the copy that is not active.
+        self.config.map(|config| unsafe { &*config })
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        if maps::CFG_TEST_CLOCK.load() != 0 {
+            // SAFETY: the look-up succeeded.
+            return unsafe { ptr::read_volatile(&raw const (*self.control).clock) };
+        }
+        // Ticks cost nothing to read, but say only that time moved; the clock itself is a call.
+        // SAFETY: helpers without arguments; `local` belongs to this CPU.
+        unsafe {
+            let jiffies = bpf_jiffies64();
+            if (*self.local).jiffies != jiffies {
+                (*self.local).jiffies = jiffies;
+                (*self.local).now = bpf_ktime_get_boot_ns();
+            }
+            (*self.local).now
+        }
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // A Weyl sequence through a multiplicative mixer: good enough to sample hits, and no call.
+        // SAFETY: `local` belongs to this CPU.
+        unsafe {
+            let state = (*self.local).random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            (*self.local).random = state;
+            let mixed = (state ^ state >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
+            (mixed >> 32) as u32
+        }
+    }
+
+    #[inline(always)]
+    fn ban4(&self) -> &Self::Memory {
+        &self.ban4
+    }
+
+    #[inline(always)]
+    fn ban6(&self) -> &Self::Memory {
+        &self.ban6
+    }
+
+    #[inline(always)]
+    fn ban6_host(&self) -> &Self::Memory {
+        &self.ban6_host
+    }
+
+    #[inline(always)]
+    fn sources(&self) -> &Self::Memory {
+        &self.sources
+    }
+
+    #[inline(always)]
+    fn port_word(&self, index: u32) -> Option<u64> {
+        maps::PORTS.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn cover_word(&self, family: Family, index: u32) -> Option<u64> {
+        match family {
+            Family::V6 => maps::COVER6.get(index).copied(),
+            Family::V4 | Family::Other => maps::COVER4.get(index).copied(),
+        }
+    }
+
+    #[inline(always)]
+    fn network(&self, source: Ip) -> Option<NetworkValue> {
+        // SAFETY: the look-up succeeded; entries are replaced, not rewritten.
+        entry(source).map(|entry| unsafe { *entry })
+    }
+
+    #[inline(always)]
+    fn network_hit(&self, source: Ip) {
+        let Some(entry) = entry(source) else { return };
+        // SAFETY: the look-up succeeded; the counter is aligned to 4 bytes.
+        unsafe {
+            atomic_xadd::<u32, u32, { AtomicOrdering::Relaxed }>(&raw mut (*entry).hits, 1);
+        }
+    }
+
+    #[inline(always)]
+    fn recent<R>(&self, index: u32, f: impl FnOnce(&mut Recent) -> R) -> Option<R> {
+        // SAFETY: the look-up succeeded; the entry belongs to this CPU.
+        maps::RECENT
+            .get_ptr_mut(index)
+            .map(|entry| f(unsafe { &mut *entry }))
+    }
+
+    #[inline(always)]
+    fn budget<R>(&self, f: impl FnOnce(&mut Budget) -> R) -> Option<R> {
+        // SAFETY: `local` belongs to this CPU.
+        Some(f(unsafe { &mut (*self.local).budget }))
+    }
+
+    #[inline(always)]
+    fn count_class(&self, class: Class) {
+        // SAFETY: the index is masked to the array; `local` belongs to this CPU.
+        unsafe {
+            let counters = (&raw mut (*self.local).counters.by_class).cast::<u64>();
+            *counters.add(class as usize & (Class::COUNT - 1)) += 1;
+        }
+    }
+
+    #[inline(always)]
+    fn count_suppressed(&self) {
+        // SAFETY: `local` belongs to this CPU.
+        unsafe { (*self.local).counters.events_suppressed += 1 }
+    }
+
+    #[inline(always)]
+    fn emit<P: Packet>(&self, _packet: &P, header: &EventHeader, payload: usize) {
+        debug!(
+            self.ctx,
+            "event kind {} class {} count {}", header.kind, header.class, header.count
+        );
+        self.send(header, payload);
+    }
+}
+
+impl Kernel<'_> {
+    #[inline(always)]
+    fn send(&self, header: &EventHeader, payload: usize) {
+        let Some(scratch) = maps::SCRATCH.get_ptr_mut(0) else {
+            return;
+        };
+        let head = size_of::<EventHeader>();
+        // The mask tells the verifier what `captured <= SNAPSHOT_MAX` means; the scratch has room for all it allows.
+        let captured = header.captured as usize & (2 * SNAPSHOT_MAX - 1);
+        // SAFETY: the scratch belongs to this CPU and has room for the header and the masked length.
+        let sent = unsafe {
+            scratch.cast::<EventHeader>().write(*header);
+            let excerpt = scratch.cast::<u8>().add(head);
+            let copied = captured == 0
+                || crate::packet::Frame::new(self.ctx).copy_to(payload, excerpt.cast(), captured as u32);
+            let len = if copied { head + captured } else { head };
+            if !copied {
+                (*scratch.cast::<EventHeader>()).captured = 0;
+            }
+            maps::EVENTS.output_untyped::<[u8]>(slice::from_raw_parts(scratch.cast::<u8>(), len), 0)
+        };
+        if sent.is_err() {
+            // SAFETY: `local` belongs to this CPU.
+            unsafe { (*self.local).counters.events_lost += 1 }
+        }
+    }
+}
+
+#[inline(always)]
+fn entry(source: Ip) -> Option<*mut NetworkValue> {
+    match source {
+        Ip::V4(address) => maps::NETWORKS4.get(&Key::new(32, address.to_be_bytes())),
+        Ip::V6([high, low]) => {
+            let mut bytes = [0; 16];
+            bytes[..8].copy_from_slice(&high.to_be_bytes());
+            bytes[8..].copy_from_slice(&low.to_be_bytes());
+            maps::NETWORKS6.get(&Key::new(128, bytes))
+        }
+    }
+    .map(|entry| ptr::from_ref(entry).cast_mut())
+}
