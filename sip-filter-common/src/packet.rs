@@ -186,7 +186,10 @@ fn ipv6<P: Packet>(packet: &P, offset: usize) -> Result<Network, Stop> {
     let high: [u8; 8] = packet.read(offset + 8).ok_or(Stop::Truncated)?;
     let low: [u8; 8] = packet.read(offset + 16).ok_or(Stop::Truncated)?;
     let _destination: [u8; 16] = packet.read(offset + 24).ok_or(Stop::Truncated)?;
-    if version >> 4 != 6 {
+    // An IPv4-mapped source never is one on the wire (RFC 4291 §2.5.5.2), and the kernel drops it (ip6_rcv_core). Here
+    // it must not be taken for the IPv4 address, or it would be counted against its owner.
+    let is_mapped = u64::from_be_bytes(high) == 0 && u64::from_be_bytes(low) >> 32 == 0xffff;
+    if version >> 4 != 6 || is_mapped {
         return Err(Stop::Truncated);
     }
     let payload_len = u16::from_be_bytes([len_hi, len_lo]) as usize;

@@ -1,6 +1,26 @@
 //! The kernel side as the rest of the program sees it. Only this module names aya.
 
+mod config_switch;
+mod counters;
+mod error;
+mod events;
+mod host;
+mod image;
+mod interface;
+mod memory;
+mod networks;
+mod ports;
+mod program;
+mod sizes;
+
 use std::time::Duration;
+
+pub use error::DataplaneError;
+pub use events::EventStream;
+pub use host::HostPlane;
+pub use interface::{AttachMode, Interface, Prepared, detach, pinned_interfaces};
+pub use program::{LoadOptions, LoadedProgram};
+pub use sizes::TableSizes;
 
 use ipnet::IpNet;
 use sip_filter_common::abi;
@@ -71,6 +91,20 @@ pub trait Image: Send {
 
     /// Reports and resets the packets each ban stopped since the last call.
     fn take_hits(&mut self, report: &mut dyn FnMut(Target, u64));
+
+    /// How full each table is.
+    fn fill(&self) -> Vec<TableFill>;
+}
+
+/// How full a table is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableFill {
+    /// Its name, as in the configuration.
+    pub name: &'static str,
+    /// Entries in it.
+    pub entries: usize,
+    /// Entries it can hold.
+    pub capacity: usize,
 }
 
 /// How the XDP program is attached.

@@ -1,0 +1,145 @@
+//! What can go wrong with the kernel, in the operator's words.
+
+use std::{error::Error, io, path::PathBuf};
+
+/// Oldest kernel with everything the program needs: XDP frames in several buffers and `bpf_xdp_load_bytes` (5.18).
+pub(crate) const MINIMUM_KERNEL: (u8, u8, u16) = (5, 18, 0);
+
+/// Why a data plane could not be made, attached or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum DataplaneError {
+    /// Too old.
+    #[error(
+        "kernel {found} is too old: sip-filter needs at least 5.18 (XDP frames in several buffers, bpf_xdp_load_bytes)"
+    )]
+    Kernel {
+        /// The running kernel.
+        found: String,
+    },
+    /// Not root.
+    #[error("no permission to {what}; run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")]
+    Permission {
+        /// What was tried.
+        what: &'static str,
+    },
+    /// No such interface.
+    #[error("no interface `{name}` here; there are: {known}")]
+    NoInterface {
+        /// As asked for.
+        name: String,
+        /// Those that exist.
+        known: String,
+    },
+    /// Held by another daemon.
+    #[error("another sip-filter is already running on {interface} (it holds {path}); stop it first")]
+    Busy {
+        /// The interface.
+        interface: String,
+        /// The lock.
+        path: PathBuf,
+    },
+    /// Held by another program.
+    #[error(
+        "another XDP program is attached to {interface} and was left alone; see `ip link show dev {interface}` and `bpftool net`, and remove it first"
+    )]
+    OtherProgram {
+        /// The interface.
+        interface: String,
+    },
+    /// Neither mode works.
+    #[error("cannot attach to {interface} in {mode} mode")]
+    Attach {
+        /// The interface.
+        interface: String,
+        /// What was tried.
+        mode: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The link cannot outlive the daemon.
+    #[error(
+        "the kernel attached {interface} without a BPF link, so the filter would end with the daemon; kernel 5.9 or later with BPF links is needed"
+    )]
+    NotPinnable {
+        /// The interface.
+        interface: String,
+    },
+    /// No place for pins.
+    #[error(
+        "{path} is not on a BPF file system; mount one with `mount -t bpf bpf /sys/fs/bpf`, or set bpf.pin_root"
+    )]
+    NoBpffs {
+        /// The configured root.
+        path: PathBuf,
+    },
+    /// A pin.
+    #[error("cannot write or read the pin {path}")]
+    Pin {
+        /// Its path.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The verifier or the loader.
+    #[error("the kernel refused the program")]
+    Refused(#[source] Box<dyn Error + Send + Sync>),
+    /// A map.
+    #[error("the kernel refused an operation on a map")]
+    Map(#[source] Box<dyn Error + Send + Sync>),
+    /// A write to a map.
+    #[error("cannot write the {what} of the kernel program")]
+    Write {
+        /// What was written.
+        what: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A defect of the build.
+    #[error("the embedded kernel program lacks `{0}`; this build is broken")]
+    Object(&'static str),
+}
+
+impl DataplaneError {
+    pub(crate) fn load(error: aya::EbpfError) -> Self {
+        Self::classify(error, "load BPF maps and programs", Self::Refused)
+    }
+
+    pub(crate) fn program(error: aya::programs::ProgramError) -> Self {
+        Self::classify(error, "load BPF programs", Self::Refused)
+    }
+
+    pub(crate) fn map(error: aya::maps::MapError) -> Self {
+        Self::classify(error, "use BPF maps", Self::Map)
+    }
+
+    fn classify<E: Error + Send + Sync + 'static>(
+        error: E,
+        what: &'static str,
+        otherwise: impl FnOnce(Box<dyn Error + Send + Sync>) -> Self,
+    ) -> Self {
+        match os_error(&error) {
+            Some(libc::EPERM | libc::EACCES) if !nix::unistd::geteuid().is_root() => {
+                Self::Permission { what }
+            }
+            _ => otherwise(Box::new(error)),
+        }
+    }
+}
+
+/// The operating system's error number somewhere down the chain of causes.
+pub(crate) fn os_error(error: &(dyn Error + 'static)) -> Option<i32> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(code) = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::raw_os_error)
+        {
+            return Some(code);
+        }
+        cause = error.source();
+    }
+    None
+}

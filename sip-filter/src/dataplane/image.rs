@@ -1,0 +1,232 @@
+//! The ban list's image in flat tables and trie; the same for the kernel and for captures.
+
+use std::{io, time::Duration};
+
+use ipnet::IpNet;
+use sip_filter_common::{
+    abi::flags,
+    pipeline::prefix6,
+    table::{
+        BanTable, Fate,
+        ban::{V4, V6Host, V6Prefix},
+    },
+};
+
+use super::{
+    Image, ImageError, KernelBan, TableFill,
+    memory::Words,
+    networks::{Networks, Trie},
+};
+use crate::bans::{Scope, Target};
+
+/// Memory of the tables of one data plane.
+pub(crate) struct TableMemory {
+    pub(crate) ban4: Words,
+    pub(crate) ban6: Words,
+    pub(crate) ban6_host: Words,
+    pub(crate) cover4: Words,
+    pub(crate) cover6: Words,
+}
+
+/// Told whenever the flags of the configuration have to change, before the call that caused it returns.
+pub(crate) type FlagsChanged = Box<dyn FnMut(u64) -> io::Result<()> + Send>;
+
+pub(crate) struct TableImage<T> {
+    interface: String,
+    source_prefix6: u8,
+    ban4: BanTable<V4, Words>,
+    ban6: BanTable<V6Prefix, Words>,
+    ban6_host: BanTable<V6Host, Words>,
+    networks: Networks<T>,
+    network_capacity: usize,
+    flags: u64,
+    flags_changed: FlagsChanged,
+}
+
+/// Where a target lives.
+enum Place {
+    V4(u32),
+    V6(u64),
+    Host6([u64; 2]),
+    Network(IpNet),
+}
+
+impl<T: Trie> TableImage<T> {
+    pub(crate) fn new(
+        interface: &str,
+        (seed, source_prefix6): ([u64; 2], u8),
+        memory: TableMemory,
+        (trie, network_capacity): (T, u32),
+        flags_changed: FlagsChanged,
+    ) -> Self {
+        Self {
+            interface: interface.to_owned(),
+            source_prefix6,
+            ban4: BanTable::new(memory.ban4, seed),
+            ban6: BanTable::new(memory.ban6, seed),
+            ban6_host: BanTable::new(memory.ban6_host, seed),
+            networks: Networks::new(trie, seed, memory.cover4, memory.cover6),
+            network_capacity: network_capacity as usize,
+            flags: 0,
+            flags_changed,
+        }
+    }
+
+    fn place(&self, target: Target) -> Place {
+        let net = target.net();
+        match net {
+            IpNet::V4(v4) if v4.prefix_len() == 32 => Place::V4(u32::from(v4.addr())),
+            IpNet::V6(v6) if v6.prefix_len() == self.source_prefix6 => {
+                Place::V6(prefix6(high(v6.addr()), u32::from(self.source_prefix6)))
+            }
+            IpNet::V6(v6) if v6.prefix_len() == 128 => {
+                Place::Host6([high(v6.addr()), u128::from(v6.addr()) as u64])
+            }
+            _ => Place::Network(net),
+        }
+    }
+
+    fn publish_flags(&mut self) -> io::Result<()> {
+        let hosts = if self.ban6_host.is_empty() {
+            0
+        } else {
+            flags::HOSTS6
+        };
+        let wanted = self.networks.flags() | hosts;
+        if wanted != self.flags {
+            (self.flags_changed)(wanted)?;
+            self.flags = wanted;
+        }
+        Ok(())
+    }
+
+    fn full(&self, table: &'static str, entries: usize, setting: &'static str) -> ImageError {
+        ImageError::Full {
+            interface: self.interface.clone(),
+            table,
+            entries,
+            setting,
+        }
+    }
+
+    fn kernel(&self, table: &'static str, source: io::Error) -> ImageError {
+        ImageError::Kernel {
+            interface: self.interface.clone(),
+            table,
+            source,
+        }
+    }
+
+    fn network_error(&self, error: io::Error) -> ImageError {
+        if error.raw_os_error() == Some(libc::ENOSPC) {
+            return self.full("network", self.networks.len(), "tables.networks");
+        }
+        self.kernel("network", error)
+    }
+}
+
+impl<T: Trie> Image for TableImage<T> {
+    fn put(&mut self, target: Target, ban: KernelBan) -> Result<(), ImageError> {
+        let fate = fate(ban);
+        match self.place(target) {
+            Place::V4(key) => self
+                .ban4
+                .insert(key, fate)
+                .map_err(|_| self.full("IPv4 ban", self.ban4.len(), "tables.ban4"))?,
+            Place::V6(key) => self
+                .ban6
+                .insert(key, fate)
+                .map_err(|_| self.full("IPv6 prefix ban", self.ban6.len(), "tables.ban6"))?,
+            Place::Host6(key) => self
+                .ban6_host
+                .insert(key, fate)
+                .map_err(|_| self.full("IPv6 address ban", self.ban6_host.len(), "tables.ban6_hosts"))?,
+            Place::Network(net) => self
+                .networks
+                .put(net, fate)
+                .map_err(|error| self.network_error(error))?,
+        }
+        self.publish_flags()
+            .map_err(|error| self.kernel("configuration", error))
+    }
+
+    fn remove(&mut self, target: Target) -> Result<(), ImageError> {
+        match self.place(target) {
+            Place::V4(key) => drop(self.ban4.remove(key)),
+            Place::V6(key) => drop(self.ban6.remove(key)),
+            Place::Host6(key) => drop(self.ban6_host.remove(key)),
+            Place::Network(net) => self
+                .networks
+                .remove(net)
+                .map_err(|error| self.network_error(error))?,
+        }
+        self.publish_flags()
+            .map_err(|error| self.kernel("configuration", error))
+    }
+
+    fn set_allowed(&mut self, networks: &[IpNet]) -> Result<(), ImageError> {
+        self.networks
+            .set_allowed(networks)
+            .map_err(|error| self.network_error(error))?;
+        self.publish_flags()
+            .map_err(|error| self.kernel("configuration", error))
+    }
+
+    fn get(&self, target: Target) -> Option<KernelBan> {
+        let fate = match self.place(target) {
+            Place::V4(key) => self.ban4.get(key),
+            Place::V6(key) => self.ban6.get(key),
+            Place::Host6(key) => self.ban6_host.get(key),
+            Place::Network(net) => self.networks.get(net),
+        };
+        fate.exists().then(|| KernelBan {
+            scope: if fate.all() { Scope::All } else { Scope::Sip },
+            expires: fate.expires().map(Duration::from_nanos),
+        })
+    }
+
+    fn fill(&self) -> Vec<TableFill> {
+        let flat = |name, entries, slots: usize| TableFill {
+            name,
+            entries,
+            capacity: slots * 85 / 100,
+        };
+        vec![
+            flat("ban4", self.ban4.len(), self.ban4.capacity()),
+            flat("ban6", self.ban6.len(), self.ban6.capacity()),
+            flat("ban6_hosts", self.ban6_host.len(), self.ban6_host.capacity()),
+            TableFill {
+                name: "networks",
+                entries: self.networks.len(),
+                capacity: self.network_capacity,
+            },
+        ]
+    }
+
+    fn take_hits(&mut self, report: &mut dyn FnMut(Target, u64)) {
+        self.ban4
+            .take_hits(|key, hits| report(Target::address(std::net::Ipv4Addr::from(key).into()), hits));
+        let prefix = self.source_prefix6;
+        self.ban6.take_hits(|key, hits| {
+            let address = std::net::Ipv6Addr::from(u128::from(key) << 64);
+            report(Target::of_source(address.into(), prefix), hits);
+        });
+        self.ban6_host.take_hits(|[high, low], hits| {
+            let address = std::net::Ipv6Addr::from(u128::from(high) << 64 | u128::from(low));
+            report(Target::address(address.into()), hits);
+        });
+        self.networks
+            .take_hits(&mut |net, hits| report(Target::network(net), hits));
+    }
+}
+
+fn high(address: std::net::Ipv6Addr) -> u64 {
+    (u128::from(address) >> 64) as u64
+}
+
+fn fate(ban: KernelBan) -> Fate {
+    let expires = ban
+        .expires
+        .map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    Fate::new(expires, ban.scope == Scope::All)
+}

@@ -1,0 +1,91 @@
+//! Memory of tables: our own, or the kernel's seen through `mmap`.
+
+use std::{io, num::NonZeroUsize, os::fd::AsFd, ptr::NonNull, slice, sync::Arc, sync::atomic::AtomicU64};
+
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use sip_filter_common::table::{HostLine, Memory};
+
+/// Words shared with the kernel program or, in a capture, only with ourselves.
+#[derive(Clone)]
+pub(crate) struct Words(Arc<Storage>);
+
+enum Storage {
+    Heap(Box<[HostLine]>),
+    Kernel(Mapping),
+}
+
+struct Mapping {
+    start: NonNull<HostLine>,
+    lines: usize,
+}
+
+// SAFETY: the memory is shared anyway, with the kernel; it is only reached through atomics, and the mapping stays
+// where it is until the last owner drops it.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: start and length are those of the mapping, and nothing borrows it any more. Should the kernel
+        // refuse, the mapping stays, which harms nobody.
+        let _ = unsafe { munmap(self.start.cast(), self.lines * size_of::<HostLine>()) };
+    }
+}
+
+impl Words {
+    /// Zeroed memory of our own, `bytes` rounded up to a whole line.
+    pub(crate) fn heap(bytes: usize) -> Self {
+        let lines = bytes.div_ceil(size_of::<HostLine>());
+        Self(Arc::new(Storage::Heap(
+            (0..lines).map(|_| HostLine::default()).collect(),
+        )))
+    }
+
+    /// The values of an array map made with `BPF_F_MMAPABLE` (kernel 5.5), `bytes` long in all.
+    pub(crate) fn map(fd: impl AsFd, bytes: usize) -> io::Result<Self> {
+        // The kernel maps whole pages.
+        let length = bytes.next_multiple_of(4096);
+        let length = NonZeroUsize::new(length)
+            .ok_or_else(|| io::Error::other("a map without values cannot be mapped"))?;
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping, at an address the kernel chooses.
+        let start = unsafe { mmap(None, length, protection, MapFlags::MAP_SHARED, fd, 0)? };
+        let lines = length.get() / size_of::<HostLine>();
+        Ok(Self(Arc::new(Storage::Kernel(Mapping {
+            start: start.cast(),
+            lines,
+        }))))
+    }
+
+    pub(crate) fn lines(&self) -> &[HostLine] {
+        match &*self.0 {
+            Storage::Heap(lines) => lines,
+            // SAFETY: the mapping is that long, readable and writable, lives as long as `self`, and atomics allow
+            // others to change it.
+            Storage::Kernel(mapping) => unsafe {
+                slice::from_raw_parts(mapping.start.as_ptr(), mapping.lines)
+            },
+        }
+    }
+
+    /// One word.
+    ///
+    /// # Panics
+    /// If `index` lies outside.
+    pub(crate) fn word(&self, index: usize) -> &AtomicU64 {
+        &self.lines()[index / 8][index % 8]
+    }
+}
+
+impl Memory for Words {
+    type Line<'a> = &'a HostLine;
+
+    fn mask(&self) -> u32 {
+        self.lines().mask()
+    }
+
+    fn line(&self, index: u32) -> Option<&HostLine> {
+        self.lines().get(index as usize)
+    }
+}

@@ -1,0 +1,345 @@
+//! The kernel program: loading it with its maps, and running it on a test packet.
+
+use std::{io, os::fd::AsFd as _, sync::atomic::Ordering};
+
+use aya::{
+    Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
+    maps::{Array, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
+    programs::Xdp,
+};
+use ipnet::IpNet;
+use sip_filter_common::{
+    abi::{Config, Control, Local, Meta},
+    pipeline::{COVER_WORDS, NetworkValue},
+    table::{Fate, HostLine},
+};
+
+use super::{
+    DataplaneError, TableSizes, config_switch::ConfigSwitch, counters, image::TableMemory, memory::Words,
+    networks::Trie, ports::port_bitmap,
+};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sip-filter-ebpf"));
+
+/// Name of the program in the object.
+const PROGRAM: &str = "ingress";
+
+/// Maps worth finding under the pin path: everything but scratch space.
+pub(crate) const PINNED: [&str; 14] = [
+    "META",
+    "CONTROL",
+    "CONFIG",
+    "PORTS",
+    "BAN4",
+    "BAN6",
+    "BAN6_HOST",
+    "SOURCES",
+    "COVER4",
+    "COVER6",
+    "NETWORKS4",
+    "NETWORKS6",
+    "LOCAL",
+    "RECENT",
+];
+
+/// What a program is loaded with.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Sizes of the tables.
+    pub sizes: TableSizes,
+    /// The configuration it starts with.
+    pub config: Config,
+    /// Protected UDP ports.
+    pub udp_ports: Vec<u16>,
+    /// Protected TCP ports.
+    pub tcp_ports: Vec<u16>,
+    /// Let the kernel program log its events (for debugging it).
+    pub log: bool,
+    /// Take the time from [`LoadedProgram::set_clock`] (for tests).
+    pub test_clock: bool,
+}
+
+/// The program in the kernel, with its maps, not attached to anything.
+pub struct LoadedProgram {
+    pub(crate) ebpf: Ebpf,
+    control: Words,
+    local: PerCpuArray<MapData, PodLocal>,
+    switch: ConfigSwitch,
+}
+
+impl LoadedProgram {
+    /// Loads the embedded object into the kernel, with empty tables, and returns the image that fills them.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] says what the kernel lacks or refused.
+    pub fn load(
+        interface: &str,
+        options: &LoadOptions,
+    ) -> Result<(Self, Box<dyn super::Image>), DataplaneError> {
+        let sizes = &options.sizes;
+        let masks = [
+            sizes.ban4_buckets() - 1,
+            sizes.ban6_buckets() - 1,
+            sizes.ban6_host_buckets() - 1,
+            sizes.source_buckets() - 1,
+        ];
+        let test_clock = u32::from(options.test_clock);
+        let log_level: u8 = if options.log { 0xff } else { 0 };
+        let mut loader = EbpfLoader::new();
+        loader
+            .override_global("CFG_BAN4_MASK", &masks[0], true)
+            .override_global("CFG_BAN6_MASK", &masks[1], true)
+            .override_global("CFG_HOST6_MASK", &masks[2], true)
+            .override_global("CFG_SRC_MASK", &masks[3], true)
+            .override_global("CFG_TEST_CLOCK", &test_clock, true)
+            .override_global("AYA_LOG_LEVEL", &log_level, true)
+            .map_max_entries("BAN4", masks[0] + 1)
+            .map_max_entries("BAN6", masks[1] + 1)
+            .map_max_entries("BAN6_HOST", masks[2] + 1)
+            .map_max_entries("SOURCES", masks[3] + 1)
+            .map_max_entries("NETWORKS4", sizes.networks.max(1))
+            .map_max_entries("NETWORKS6", sizes.networks.max(1));
+        let mut ebpf = loader.load(OBJECT).map_err(DataplaneError::load)?;
+
+        let table = |name, mask: u32| map_words(&ebpf, name, (mask as usize + 1) * size_of::<HostLine>());
+        let memory = TableMemory {
+            ban4: table("BAN4", masks[0])?,
+            ban6: table("BAN6", masks[1])?,
+            ban6_host: table("BAN6_HOST", masks[2])?,
+            cover4: map_words(&ebpf, "COVER4", COVER_WORDS as usize * 8)?,
+            cover6: map_words(&ebpf, "COVER6", COVER_WORDS as usize * 8)?,
+        };
+        let control = map_words(&ebpf, "CONTROL", size_of::<Control>())?;
+        let configs =
+            Array::<_, PodConfig>::try_from(map_again(&ebpf, "CONFIG")?).map_err(DataplaneError::map)?;
+        let switch = ConfigSwitch::new(configs, control.clone(), options.config)?;
+        write_ports(&ebpf, &options.udp_ports, &options.tcp_ports)?;
+        let local = PerCpuArray::try_from(map_again(&ebpf, "LOCAL")?).map_err(DataplaneError::map)?;
+        let trie = KernelTrie {
+            v4: LpmTrie::try_from(map_again(&ebpf, "NETWORKS4")?).map_err(DataplaneError::map)?,
+            v6: LpmTrie::try_from(map_again(&ebpf, "NETWORKS6")?).map_err(DataplaneError::map)?,
+        };
+        let prefix = u8::try_from(options.config.source_prefix6).unwrap_or(64);
+        let image = super::image::TableImage::new(
+            interface,
+            (options.config.seed, prefix),
+            memory,
+            (trie, sizes.networks),
+            Box::new(switch.flags_setter()),
+        );
+        xdp(&mut ebpf)?.load().map_err(DataplaneError::program)?;
+        Ok((
+            Self {
+                ebpf,
+                control,
+                local,
+                switch,
+            },
+            Box::new(image),
+        ))
+    }
+
+    /// Puts another configuration in force, all of it at once.
+    ///
+    /// # Errors
+    /// If the kernel refuses; the old one then stays in force.
+    pub fn set_config(&self, config: &Config) -> Result<(), DataplaneError> {
+        self.switch
+            .set_config(*config)
+            .map_err(|source| DataplaneError::Write {
+                what: "configuration",
+                source,
+            })
+    }
+
+    /// Sums the counters of all CPUs.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn counters(&self) -> Result<super::Counters, DataplaneError> {
+        let values = self.local.get(&0, 0).map_err(DataplaneError::map)?;
+        let mut sum = counters::zero();
+        for PodLocal(local) in values.iter() {
+            counters::add(&mut sum, &local.counters);
+        }
+        Ok(sum)
+    }
+
+    /// Sets the clock of a program loaded with [`LoadOptions::test_clock`], nanoseconds.
+    pub fn set_clock(&self, now: u64) {
+        self.control.word(1).store(now, Ordering::SeqCst);
+    }
+
+    /// Runs the program on one frame (`BPF_PROG_TEST_RUN`) and returns its `xdp_action`.
+    ///
+    /// # Errors
+    /// If the kernel refuses, as it does for frames shorter than an Ethernet header.
+    pub fn test_run(&mut self, frame: &[u8]) -> Result<u32, DataplaneError> {
+        let program = xdp(&mut self.ebpf)?;
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ..TestRunOptions::default()
+        };
+        Ok(program
+            .test_run(options)
+            .map_err(DataplaneError::program)?
+            .return_value)
+    }
+
+    /// Instructions the verifier looked at.
+    ///
+    /// # Errors
+    /// If the kernel does not tell.
+    pub fn verified_instructions(&mut self) -> Result<Option<u32>, DataplaneError> {
+        Ok(xdp(&mut self.ebpf)?
+            .info()
+            .map_err(DataplaneError::program)?
+            .verified_instruction_count())
+    }
+
+    /// Writes who owns the tables and how they are attached.
+    pub(crate) fn set_meta(&self, meta: Meta) -> Result<(), DataplaneError> {
+        let mut array =
+            Array::<_, PodMeta>::try_from(map_again(&self.ebpf, "META")?).map_err(DataplaneError::map)?;
+        array.set(0, PodMeta(meta), 0).map_err(DataplaneError::map)
+    }
+
+    /// The ring buffer of events.
+    pub(crate) fn events(&self) -> Result<RingBuf<MapData>, DataplaneError> {
+        RingBuf::try_from(map_again(&self.ebpf, "EVENTS")?).map_err(DataplaneError::map)
+    }
+}
+
+/// Reads the record a running data plane left under its pins.
+pub(crate) fn pinned_meta(path: &std::path::Path) -> Option<Meta> {
+    let map = Map::from_map_data(MapData::from_pin(path).ok()?).ok()?;
+    Array::<_, PodMeta>::try_from(map)
+        .ok()?
+        .get(&0, 0)
+        .ok()
+        .map(|PodMeta(meta)| meta)
+}
+
+pub(crate) fn map_data<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a MapData, DataplaneError> {
+    match ebpf.map(name) {
+        Some(Map::Array(data) | Map::PerCpuArray(data) | Map::LpmTrie(data) | Map::RingBuf(data)) => Ok(data),
+        _ => Err(DataplaneError::Object(name)),
+    }
+}
+
+/// Another handle of a map.
+fn map_again(ebpf: &Ebpf, name: &'static str) -> Result<Map, DataplaneError> {
+    let fd = map_data(ebpf, name)?
+        .fd()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|source| DataplaneError::Write { what: name, source })?;
+    MapData::from_fd(fd)
+        .and_then(Map::from_map_data)
+        .map_err(DataplaneError::map)
+}
+
+fn map_words(ebpf: &Ebpf, name: &'static str, bytes: usize) -> Result<Words, DataplaneError> {
+    Words::map(map_data(ebpf, name)?.fd(), bytes)
+        .map_err(|source| DataplaneError::Write { what: name, source })
+}
+
+fn write_ports(ebpf: &Ebpf, udp: &[u16], tcp: &[u16]) -> Result<(), DataplaneError> {
+    let mut array = Array::<_, u64>::try_from(map_again(ebpf, "PORTS")?).map_err(DataplaneError::map)?;
+    let mut result = Ok(());
+    port_bitmap(udp, tcp, |index, word| {
+        if result.is_ok() {
+            result = array.set(index, word, 0);
+        }
+    });
+    result.map_err(DataplaneError::map)
+}
+
+/// The kernel's tries, one for each family.
+struct KernelTrie {
+    v4: LpmTrie<MapData, [u8; 4], [u32; 4]>,
+    v6: LpmTrie<MapData, [u8; 16], [u32; 4]>,
+}
+
+impl Trie for KernelTrie {
+    fn insert(&mut self, net: IpNet, value: NetworkValue) -> io::Result<()> {
+        let NetworkValue {
+            sip,
+            all,
+            allowed,
+            hits,
+        } = value;
+        let value = [sip.0, all.0, allowed, hits];
+        let length = u32::from(net.prefix_len());
+        match net {
+            IpNet::V4(net) => self
+                .v4
+                .insert(&Key::new(length, net.network().octets()), value, 0),
+            IpNet::V6(net) => self
+                .v6
+                .insert(&Key::new(length, net.network().octets()), value, 0),
+        }
+        .map_err(into_io)
+    }
+
+    fn remove(&mut self, net: IpNet) -> io::Result<()> {
+        let length = u32::from(net.prefix_len());
+        let removed = match net {
+            IpNet::V4(net) => self.v4.remove(&Key::new(length, net.network().octets())),
+            IpNet::V6(net) => self.v6.remove(&Key::new(length, net.network().octets())),
+        };
+        match removed.map_err(into_io) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn get(&self, net: IpNet) -> Option<NetworkValue> {
+        // The trie finds the longest match; only an entry of exactly this network counts. The value does not say
+        // which one it is, so the caller asks only for networks it has inserted.
+        let length = u32::from(net.prefix_len());
+        let [sip, all, allowed, hits] = match net {
+            IpNet::V4(net) => self.v4.get(&Key::new(length, net.network().octets()), 0),
+            IpNet::V6(net) => self.v6.get(&Key::new(length, net.network().octets()), 0),
+        }
+        .ok()?;
+        Some(NetworkValue {
+            sip: Fate(sip),
+            all: Fate(all),
+            allowed,
+            hits,
+        })
+    }
+}
+
+fn into_io(error: MapError) -> io::Error {
+    match super::error::os_error(&error) {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::other(error),
+    }
+}
+
+macro_rules! pod {
+    ($($pod:ident($inner:ty);)*) => {$(
+        #[derive(Clone, Copy)]
+        #[repr(transparent)]
+        pub(crate) struct $pod(pub(crate) $inner);
+
+        // SAFETY: `repr(C)`, made of integers without padding (asserted in sip-filter-common), so that any bytes are
+        // a valid value.
+        unsafe impl Pod for $pod {}
+    )*};
+}
+
+pod! {
+    PodConfig(Config);
+    PodLocal(Local);
+    PodMeta(Meta);
+}
+
+pub(crate) fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, DataplaneError> {
+    ebpf.program_mut(PROGRAM)
+        .ok_or(DataplaneError::Object(PROGRAM))?
+        .try_into()
+        .map_err(DataplaneError::program)
+}
