@@ -261,6 +261,8 @@ pub struct Local {
     pub now: u64,
     /// State of the random numbers.
     pub random: u64,
+    /// See [`crate::table::Forget`].
+    pub forgotten: u64,
 }
 
 const _: () = {
@@ -270,7 +272,7 @@ const _: () = {
     assert!(offset_of!(Config, limits) == 40);
     assert!(size_of::<Control>() == 16);
     assert!(COUNTER_WORDS.is_power_of_two());
-    assert!(size_of::<Local>() == size_of::<Counters>() + 32);
+    assert!(size_of::<Local>() == size_of::<Counters>() + 40);
     assert!(size_of::<Meta>() == 32);
     assert!(size_of::<EventHeader>() == 56);
     assert!(offset_of!(EventHeader, source) == 8);

@@ -4,16 +4,28 @@
 //! Lengths are taken from the IP and UDP headers, since short frames are padded; they are only used to know where a
 //! payload ends, never to judge a packet.
 
-use crate::{abi::Address, sip::HEAD};
+use crate::{abi::Address, sip::HEAD, table::Forget};
+
+/// The first bytes of a payload, zeros beyond its end; aligned for reading as words.
+#[repr(align(8))]
+#[derive(Clone, Copy, Debug)]
+pub struct Head(pub [u8; HEAD]);
 
 /// A packet's memory. The only way this crate looks at a packet.
-pub trait Packet {
+pub trait Packet: Sized {
     /// Length of the frame in bytes. `reach` is how far its headers say it goes: the kernel only asks for the length
     /// of a frame in several buffers when it may have more than one.
     fn len(&self, reach: usize) -> usize;
 
     /// `N` bytes at `offset`, `None` if they do not all lie within the frame.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// The first bytes of a payload of `len` bytes at `offset`.
+    fn head(&self, offset: usize, len: usize) -> Head;
+
+    /// The same packet, looked at afresh: see [`Forget`].
+    #[must_use]
+    fn again(&self) -> Self;
 }
 
 impl Packet for &[u8] {
@@ -23,6 +35,19 @@ impl Packet for &[u8] {
 
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.get(offset..)?.first_chunk().copied()
+    }
+
+    fn head(&self, offset: usize, len: usize) -> Head {
+        let mut head = Head([0; HEAD]);
+        let payload = self.get(offset..).unwrap_or_default();
+        for (target, byte) in head.0.iter_mut().zip(payload.iter().take(len)) {
+            *target = *byte;
+        }
+        head
+    }
+
+    fn again(&self) -> Self {
+        self
     }
 }
 
@@ -127,7 +152,7 @@ const VLAN_MAX: usize = 2;
 const EXTENSIONS_MAX: usize = 8;
 /// Largest offset the cursor works with: headers of a frame never lie further in, and the kernel's verifier wants
 /// a bound.
-const OFFSET_MASK: usize = 0x0fff;
+pub const OFFSET_MASK: usize = 0x0fff;
 
 #[inline(always)]
 const fn is_vlan(ethertype: u16) -> bool {
@@ -205,7 +230,7 @@ fn ipv6<P: Packet>(packet: &P, offset: usize) -> Result<Network, Stop> {
 
 /// From the IP header to the payload.
 #[inline(always)]
-pub fn transport<P: Packet>(packet: &P, network: &Network) -> Transport {
+pub fn transport<P: Packet, F: Forget>(packet: &P, network: &Network, forget: &F) -> Transport {
     if network.later_fragment {
         return Transport::LaterFragment {
             udp: network.protocol == UDP,
@@ -213,7 +238,7 @@ pub fn transport<P: Packet>(packet: &P, network: &Network) -> Transport {
     }
     let (mut protocol, mut next) = (network.protocol, network.next);
     if matches!(network.source, Ip::V6(_)) {
-        match extensions(packet, protocol, next) {
+        match extensions(packet, protocol, next, forget) {
             Ok(found) => (protocol, next) = found,
             Err(stop) => return stop,
         }
@@ -227,7 +252,12 @@ pub fn transport<P: Packet>(packet: &P, network: &Network) -> Transport {
 
 /// Follows IPv6 extension headers (RFC 8200 §4) to the upper-layer protocol: its number and offset.
 #[inline(always)]
-fn extensions<P: Packet>(packet: &P, mut protocol: u8, mut next: usize) -> Result<(u8, usize), Transport> {
+fn extensions<P: Packet, F: Forget>(
+    packet: &P,
+    mut protocol: u8,
+    mut next: usize,
+    forget: &F,
+) -> Result<(u8, usize), Transport> {
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
     const FRAGMENT: u8 = 44;
@@ -263,6 +293,8 @@ fn extensions<P: Packet>(packet: &P, mut protocol: u8, mut next: usize) -> Resul
             }
             _ => return Ok((protocol, next)),
         }
+        protocol = forget.forget(protocol as u64) as u8;
+        next = forget.forget(next as u64) as usize;
         count += 1;
     }
     match protocol {
@@ -323,30 +355,4 @@ fn ports<P: Packet>(
 #[inline(always)]
 const fn min(a: usize, b: usize) -> usize {
     if a < b { a } else { b }
-}
-
-/// A head aligned for reading as words.
-#[repr(align(8))]
-#[derive(Clone, Copy, Debug)]
-pub struct Head(pub [u8; HEAD]);
-
-/// The first bytes of a payload, zeros beyond its end.
-#[inline(always)]
-pub fn head<P: Packet>(packet: &P, ports: &Ports) -> Head {
-    let offset = ports.payload & OFFSET_MASK;
-    if ports.payload_len >= HEAD
-        && let Some(bytes) = packet.read::<HEAD>(offset)
-    {
-        return Head(bytes);
-    }
-    let mut head = Head([0; HEAD]);
-    let mut index = 0;
-    while index < HEAD && index < ports.payload_len {
-        let Some([byte]) = packet.read::<1>(offset + index) else {
-            break;
-        };
-        head.0[index] = byte;
-        index += 1;
-    }
-    head
 }

@@ -1,6 +1,11 @@
 //! The kernel program of sip-filter. It is thin: what happens to a packet is decided in `sip-filter-common`; here
 //! are only its entry point, the access to packets and maps, and the one exit that counts.
-#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(core_intrinsics))]
+#![cfg_attr(
+    target_arch = "bpf",
+    no_std,
+    no_main,
+    feature(core_intrinsics, asm_experimental_arch)
+)]
 #![cfg_attr(
     target_arch = "bpf",
     expect(
@@ -40,7 +45,7 @@ mod program {
             return xdp_action::XDP_PASS;
         };
         let decision = decide(&frame, &kernel);
-        finish(&frame, &kernel, decision)
+        finish(&frame.again(), &kernel, decision)
     }
 
     /// The one exit: counts the reason and turns the verdict into what the kernel understands.

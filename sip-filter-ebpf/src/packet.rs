@@ -7,7 +7,10 @@ use aya_ebpf::{
     helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     programs::XdpContext,
 };
-use sip_filter_common::packet::Packet;
+use sip_filter_common::{
+    packet::{Head, OFFSET_MASK, Packet},
+    sip::HEAD,
+};
 
 /// A received frame. Its first part can be read directly; a frame in several buffers (`xdp.frags`, kernel 5.18)
 /// has more, which only the kernel can copy out.
@@ -53,7 +56,8 @@ impl Packet for Frame {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         let start = self.data + offset;
-        if start + N <= self.data_end {
+        let end = if N == 1 { opaque(start + 1) } else { start + N };
+        if end <= self.data_end {
             // SAFETY: the bytes lie between the start and the end of the directly readable part; the verifier
             // checks the same comparison.
             return Some(unsafe { load(start) });
@@ -66,6 +70,48 @@ impl Packet for Frame {
         }
         None
     }
+
+    #[inline(always)]
+    fn head(&self, offset: usize, len: usize) -> Head {
+        let offset = offset & OFFSET_MASK;
+        if len >= HEAD
+            && let Some(bytes) = self.read::<HEAD>(offset)
+        {
+            return Head(bytes);
+        }
+        let mut head = Head([0; HEAD]);
+        // Shorter than the head, so the mask changes nothing; an empty payload must not reach the helper.
+        let len = len & (HEAD - 1);
+        if len > 0 {
+            // SAFETY: `head` has room for 31 bytes. If they are not there, it stays zero.
+            let _ = unsafe { self.copy_to(offset, head.0.as_mut_ptr().cast(), len as u32) };
+        }
+        head
+    }
+
+    #[inline(always)]
+    fn again(&self) -> Self {
+        // SAFETY: the context is the one of this run.
+        unsafe {
+            Self {
+                ctx: self.ctx,
+                data: (&raw const (*self.ctx).data).read_volatile() as usize,
+                data_end: (&raw const (*self.ctx).data_end).read_volatile() as usize,
+            }
+        }
+    }
+}
+
+/// Keeps the compiler from turning `end <= data_end` into `start < data_end` for one byte: the verifier learns nothing
+/// from a strict comparison of a pointer without a constant offset (`find_good_pkt_pointers`).
+#[inline(always)]
+fn opaque(end: usize) -> usize {
+    let copy: usize;
+    // SAFETY: copies a register. An empty template would do, but leaves line information the kernel rejects.
+    unsafe {
+        core::arch::asm!("{0} = {1}", out(reg) copy, in(reg) end, options(pure, nomem, nostack));
+    }
+    copy
 }
 
 /// Loads `N` bytes in words where the length allows. The compiler would load a byte array byte by byte; BPF allows

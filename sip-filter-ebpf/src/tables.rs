@@ -16,7 +16,7 @@ use sip_filter_common::{
     packet::{Ip, Packet},
     pipeline::{Budget, NetworkValue, Recent, Tables},
     sip::Class,
-    table::{Line, Memory},
+    table::{Forget, Line, Memory},
     verdict::Verdict,
 };
 
@@ -55,6 +55,14 @@ impl Line for MapLine {
 pub(crate) struct MapMemory<const BUCKETS: usize, const FLAGS: usize> {
     map: &'static Array<Bucket, BUCKETS, FLAGS>,
     mask: u32,
+    local: *mut Local,
+}
+
+impl<const BUCKETS: usize, const FLAGS: usize> Forget for MapMemory<BUCKETS, FLAGS> {
+    #[inline(always)]
+    fn forget(&self, value: u64) -> u64 {
+        forget(self.local, value)
+    }
 }
 
 impl<const BUCKETS: usize, const FLAGS: usize> Memory for MapMemory<BUCKETS, FLAGS> {
@@ -103,18 +111,22 @@ impl<'a> Kernel<'a> {
             ban4: MapMemory {
                 map: &maps::BAN4,
                 mask: maps::CFG_BAN4_MASK.load(),
+                local,
             },
             ban6: MapMemory {
                 map: &maps::BAN6,
                 mask: maps::CFG_BAN6_MASK.load(),
+                local,
             },
             ban6_host: MapMemory {
                 map: &maps::BAN6_HOST,
                 mask: maps::CFG_HOST6_MASK.load(),
+                local,
             },
             sources: MapMemory {
                 map: &maps::SOURCES,
                 mask: maps::CFG_SRC_MASK.load(),
+                local,
             },
         })
     }
@@ -132,6 +144,13 @@ impl<'a> Kernel<'a> {
             *packets += 1;
             *packets.add(1) += bytes as u64;
         }
+    }
+}
+
+impl Forget for Kernel<'_> {
+    #[inline(always)]
+    fn forget(&self, value: u64) -> u64 {
+        forget(self.local, value)
     }
 }
 
@@ -286,6 +305,17 @@ impl Kernel<'_> {
             // SAFETY: `local` belongs to this CPU.
             unsafe { (*self.local).counters.events_lost += 1 }
         }
+    }
+}
+
+/// Through a map value and back: the verifier does not follow values there.
+#[inline(always)]
+fn forget(local: *mut Local, value: u64) -> u64 {
+    // SAFETY: `local` belongs to this CPU.
+    unsafe {
+        let word = &raw mut (*local).forgotten;
+        ptr::write_volatile(word, value);
+        ptr::read_volatile(word)
     }
 }
 

@@ -58,6 +58,22 @@ impl Class {
         Self::ALL.get(usize::from(number)).copied()
     }
 
+    /// The class whose number the lowest three bits are.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_low_bits(number: u64) -> Self {
+        match number & 7 {
+            0 => Self::Register,
+            1 => Self::Invite,
+            2 => Self::Options,
+            3 => Self::Subscribe,
+            4 => Self::OtherRequest,
+            5 => Self::Response,
+            6 => Self::KeepAlive,
+            _ => Self::Garbage,
+        }
+    }
+
     /// Whether this is a SIP request.
     #[must_use]
     pub const fn is_request(self) -> bool {

@@ -245,13 +245,14 @@ impl<L: Line> Found<L> {
     }
 }
 
+/// Slot and fate of `key` in a bucket.
 #[inline(always)]
-fn probe_line<T: Layout, L: Line>(line: L, key: T::Key) -> Option<Found<L>> {
+fn probe_line<T: Layout, L: Line>(line: L, key: T::Key) -> Option<(usize, Fate)> {
     let mut slot = 0;
     while slot < T::SLOTS {
         let fate = T::probe(line, slot, key);
         if fate.exists() {
-            return Some(Found { line, slot, fate });
+            return Some((slot, fate));
         }
         slot += 1;
     }
@@ -267,10 +268,18 @@ pub fn lookup<T: Layout, M: Memory + ?Sized>(
 ) -> Option<Found<M::Line<'_>>> {
     let (a, b) = T::words(key);
     let (first, second) = candidates(hash(seed, a, b), memory.mask());
-    if let Some(found) = probe_line::<T, _>(memory.line(first)?, key) {
-        return Some(found);
+    let mut line = memory.line(first)?;
+    let mut hit = probe_line::<T, _>(line, key);
+    if hit.is_none() {
+        line = memory.line(second)?;
+        hit = probe_line::<T, _>(line, key);
     }
-    probe_line::<T, _>(memory.line(second)?, key)
+    let (slot, fate) = hit?;
+    Some(Found {
+        line,
+        slot: memory.forget(slot as u64) as usize,
+        fate: Fate(memory.forget(fate.0 as u64) as u32),
+    })
 }
 
 /// There is no room for another entry.

@@ -27,8 +27,19 @@ pub trait Line: Copy {
     fn compare_exchange(self, word: usize, old: u64, new: u64) -> bool;
 }
 
+/// Returns a value as it is. In the kernel program it goes through memory on the way, so that the verifier forgets
+/// what it knows of it: paths that differ only in such values are then verified once instead of each to its end. A
+/// forgotten value must be bounded again before it becomes an offset.
+pub trait Forget {
+    /// The same value.
+    #[inline(always)]
+    fn forget(&self, value: u64) -> u64 {
+        value
+    }
+}
+
 /// A power-of-two number of buckets.
-pub trait Memory {
+pub trait Memory: Forget {
     /// The bucket type.
     type Line<'a>: Line
     where
@@ -63,6 +74,9 @@ impl Line for &HostLine {
 }
 
 #[cfg(not(target_arch = "bpf"))]
+impl Forget for [HostLine] {}
+
+#[cfg(not(target_arch = "bpf"))]
 impl Memory for [HostLine] {
     type Line<'a> = &'a HostLine;
 
@@ -76,6 +90,13 @@ impl Memory for [HostLine] {
     #[inline]
     fn line(&self, index: u32) -> Option<&HostLine> {
         self.get(index as usize)
+    }
+}
+
+impl<M: Forget + ?Sized> Forget for &M {
+    #[inline(always)]
+    fn forget(&self, value: u64) -> u64 {
+        M::forget(self, value)
     }
 }
 

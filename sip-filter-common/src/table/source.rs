@@ -14,7 +14,7 @@ use crate::{
 const SLOTS: usize = 4;
 /// Attempts at a compare-and-swap another CPU keeps winning. Each lost attempt means another packet of the same
 /// source was just judged; after this many the packet is let through uncounted rather than dropped on doubt.
-const TRIES: usize = 8;
+const TRIES: usize = 4;
 
 /// Identity of a source and class in the table; never zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,12 +28,12 @@ impl SourceKey {
         Self((address as u64) << 8 | (class as u64) << 1 | 1)
     }
 
-    /// An IPv6 source, its upper and lower 64 bits already cut to the counted prefix. Hashed to 63 bits; that two
+    /// An IPv6 source, its upper 64 bits already cut to the counted prefix. Hashed to 63 bits; that two
     /// sources share a limit has a chance of 2⁻⁶³ a pair, and nobody without the seed can bring it about.
     #[inline(always)]
     #[must_use]
-    pub const fn v6(seed: [u64; 2], high: u64, low: u64, class: Class) -> Self {
-        Self(hash(seed, high, low.rotate_left(8) ^ class as u64) | 1 << 63)
+    pub const fn v6(seed: [u64; 2], prefix: u64, class: Class) -> Self {
+        Self(hash(seed, prefix, class as u64) | 1 << 63)
     }
 
     /// As a number, to key other tables with.
@@ -57,21 +57,30 @@ pub fn admitted<M: Memory + ?Sized>(
     let Some(line) = memory.line(index) else {
         return true;
     };
-    let mut round = 0;
-    while round < 2 {
-        let mut slot = 0;
-        while slot < SLOTS {
-            if line.load(slot) == key.0 {
-                return judge(line, slot, limit, now);
-            }
-            slot += 1;
-        }
-        if replace_oldest(line, key, limit, now) {
+    let mut slot = find(line, key);
+    if slot == SLOTS {
+        let oldest = memory.forget(oldest(line) as u64) as usize & (SLOTS - 1);
+        if replace(line, oldest, key, limit, now) {
             return true;
         }
-        round += 1;
+        // Another CPU was faster; perhaps with this very source.
+        slot = find(line, key);
     }
-    true
+    let slot = memory.forget(slot as u64) as usize;
+    slot >= SLOTS || judge(line, slot & (SLOTS - 1), limit, now)
+}
+
+/// The slot that holds `key`, [`SLOTS`] if none does.
+#[inline(always)]
+fn find<L: Line>(line: L, key: SourceKey) -> usize {
+    let mut slot = 0;
+    while slot < SLOTS {
+        if line.load(slot) == key.0 {
+            return slot;
+        }
+        slot += 1;
+    }
+    SLOTS
 }
 
 #[inline(always)]
@@ -90,10 +99,9 @@ fn judge<L: Line>(line: L, slot: usize, limit: Limit, now: u64) -> bool {
     true
 }
 
-/// Puts `key` in the place of the entry whose state lies furthest back. Returns `false` if another CPU changed that
-/// entry first.
+/// The slot whose state lies furthest back.
 #[inline(always)]
-fn replace_oldest<L: Line>(line: L, key: SourceKey, limit: Limit, now: u64) -> bool {
+fn oldest<L: Line>(line: L) -> usize {
     let mut oldest = 0;
     let mut oldest_state = line.load(SLOTS);
     let mut slot = 1;
@@ -104,11 +112,18 @@ fn replace_oldest<L: Line>(line: L, key: SourceKey, limit: Limit, now: u64) -> b
         }
         slot += 1;
     }
-    let old_key = line.load(oldest);
+    oldest
+}
+
+/// Puts `key` in the place of another entry. Returns `false` if another CPU changed that entry first.
+#[inline(always)]
+fn replace<L: Line>(line: L, slot: usize, key: SourceKey, limit: Limit, now: u64) -> bool {
+    let old_key = line.load(slot);
+    let state = line.load(SLOTS + slot);
     // The state goes first: an entry that was active since is left alone, and between the two swaps the old source
     // is at worst charged for one packet.
-    line.compare_exchange(SLOTS + oldest, oldest_state, now.wrapping_add(limit.interval))
-        && line.compare_exchange(oldest, old_key, key.0)
+    line.compare_exchange(SLOTS + slot, state, now.wrapping_add(limit.interval))
+        && line.compare_exchange(slot, old_key, key.0)
 }
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ impl EventStream {
 }
 
 /// Takes an event apart; `None` if it is not one.
-fn parse(item: &[u8]) -> Option<(EventHeader, Bytes)> {
+pub(super) fn parse(item: &[u8]) -> Option<(EventHeader, Bytes)> {
     let mut reader = Reader(item);
     let header = EventHeader {
         time: u64::from_ne_bytes(reader.take()?),

@@ -17,6 +17,7 @@ use sip_filter_common::{
         decide,
     },
     sip::Class,
+    table::Forget,
 };
 
 use super::{
@@ -133,7 +134,8 @@ impl HostPlane {
     /// Decides on one Ethernet frame at boot time `now` (nanoseconds), and counts it.
     pub fn run(&mut self, frame: &[u8], now: u64) -> Decision {
         let tables = &mut self.0;
-        tables.config.flags = tables.config.flags & abi::flags::SIMULATE | tables.flags.load(Ordering::SeqCst);
+        tables.config.flags =
+            tables.config.flags & abi::flags::SIMULATE | tables.flags.load(Ordering::SeqCst);
         tables.now.set(now);
         let decision = decide(&frame, tables);
         let mut counters = tables.counters.borrow_mut();
@@ -158,6 +160,8 @@ impl HostPlane {
         self.0.events.take()
     }
 }
+
+impl Forget for HostTables {}
 
 impl Tables for HostTables {
     type Memory = Words;

@@ -3,7 +3,7 @@
 use std::{io, num::NonZeroUsize, os::fd::AsFd, ptr::NonNull, slice, sync::Arc, sync::atomic::AtomicU64};
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
-use sip_filter_common::table::{HostLine, Memory};
+use sip_filter_common::table::{Forget, HostLine, Memory};
 
 /// Words shared with the kernel program or, in a capture, only with ourselves.
 #[derive(Clone)]
@@ -77,6 +77,8 @@ impl Words {
         &self.lines()[index / 8][index % 8]
     }
 }
+
+impl Forget for Words {}
 
 impl Memory for Words {
     type Line<'a> = &'a HostLine;

@@ -11,7 +11,7 @@ use std::{
     sync::atomic::Ordering,
 };
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use sip_filter_common::{
     abi::flags,
     packet::Ip,
@@ -27,7 +27,7 @@ pub(crate) trait Trie: Send {
     fn insert(&mut self, net: IpNet, value: NetworkValue) -> io::Result<()>;
     /// Removes an entry; one that is not there is no error.
     fn remove(&mut self, net: IpNet) -> io::Result<()>;
-    /// Reads the entry of exactly this network.
+    /// Reads the longest match for a network: its own entry, if it has one.
     fn get(&self, net: IpNet) -> Option<NetworkValue>;
 }
 
@@ -43,6 +43,8 @@ struct Entry {
     ban: Fate,
     allowed: bool,
     hits_seen: u32,
+    /// The trie has an entry of its own for it; else a look-up finds that of a network around it.
+    written: bool,
 }
 
 /// Networks of both families with what they mean.
@@ -141,7 +143,7 @@ impl<T: Trie> Networks<T> {
 
     /// Reports packets dropped by each network's entry since the last call.
     pub(crate) fn take_hits(&mut self, report: &mut dyn FnMut(IpNet, u64)) {
-        for (net, entry) in &mut self.entries {
+        for (net, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.written) {
             let Some(value) = self.trie.get(*net) else {
                 continue;
             };
@@ -212,14 +214,16 @@ impl<T: Trie> Networks<T> {
                 value.sip = later(value.sip, entry.ban);
             }
         }
-        // The hits go on counting where they were, those of the moment between reading and writing excepted.
-        value.hits = self.trie.get(net).map_or(0, |old| old.hits);
-        if let Some(entry) = self.entries.get_mut(&net)
-            && value.hits == 0
-        {
-            entry.hits_seen = 0;
+        let Some(entry) = self.entries.get_mut(&net) else {
+            return Ok(());
+        };
+        if entry.written {
+            // The hits go on counting where they were, those of the moment between reading and writing excepted.
+            value.hits = self.trie.get(net).map_or(0, |old| old.hits);
         }
-        self.trie.insert(net, value)
+        self.trie.insert(net, value)?;
+        entry.written = true;
+        Ok(())
     }
 
     /// Writes all networks inside `net`.
@@ -330,14 +334,13 @@ pub(crate) struct HostTrie(HashMap<IpNet, NetworkValue>);
 impl HostTrie {
     /// Longest match.
     pub(crate) fn lookup(&self, ip: IpAddr) -> Option<(IpNet, NetworkValue)> {
-        let longest = if ip.is_ipv4() { 32 } else { 128 };
-        (0..=longest).rev().find_map(|length| {
-            let net = match ip {
-                IpAddr::V4(v4) => Ipv4Net::new(v4, length).map(IpNet::V4),
-                IpAddr::V6(v6) => Ipv6Net::new(v6, length).map(IpNet::V6),
-            };
-            let net = net.ok()?.trunc();
-            self.0.get(&net).map(|value| (net, *value))
+        self.longest(IpNet::from(ip))
+    }
+
+    fn longest(&self, net: IpNet) -> Option<(IpNet, NetworkValue)> {
+        (0..=net.prefix_len()).rev().find_map(|length| {
+            let around = IpNet::new(net.addr(), length).ok()?.trunc();
+            self.0.get(&around).map(|value| (around, *value))
         })
     }
 
@@ -363,7 +366,7 @@ impl Trie for HostTrie {
     }
 
     fn get(&self, net: IpNet) -> Option<NetworkValue> {
-        self.0.get(&net).copied()
+        self.longest(net).map(|(_, value)| value)
     }
 }
 

@@ -9,7 +9,7 @@ use aya::{
 };
 use ipnet::IpNet;
 use sip_filter_common::{
-    abi::{Config, Control, Local, Meta},
+    abi::{Config, Control, EventHeader, Local, Meta},
     pipeline::{COVER_WORDS, NetworkValue},
     table::{Fate, HostLine},
 };
@@ -184,6 +184,19 @@ impl LoadedProgram {
             .test_run(options)
             .map_err(DataplaneError::program)?
             .return_value)
+    }
+
+    /// Takes the events out of the ring buffer, as they lie there.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn take_events(&mut self) -> Result<Vec<(EventHeader, Vec<u8>)>, DataplaneError> {
+        let mut ring = self.events()?;
+        let mut events = Vec::new();
+        while let Some(item) = ring.next() {
+            events.extend(super::events::parse(&item).map(|(header, payload)| (header, payload.to_vec())));
+        }
+        Ok(events)
     }
 
     /// Instructions the verifier looked at.

@@ -8,7 +8,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::table::HostLine;
+use crate::table::{Forget, HostLine};
 
 const SEED: [u64; 2] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
 
@@ -209,6 +209,8 @@ impl<T: Layout> Line for WatchedLine<'_, T> {
         self.0.compare_exchange(word, old, new)
     }
 }
+
+impl<T: Layout> Forget for Watched<'_, T> {}
 
 impl<T: Layout> Memory for Watched<'_, T> {
     type Line<'a>

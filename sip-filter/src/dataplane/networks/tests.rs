@@ -1,3 +1,4 @@
+use ipnet::{Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
 use sip_filter_common::{abi::WINDOW_SHIFT, pipeline::COVER_WORDS};
 
@@ -92,6 +93,17 @@ fn hits_are_reported_once_and_survive_changes() {
     networks.take_hits(&mut |net, hits| seen.push((net, hits)));
     networks.take_hits(&mut |net, hits| seen.push((net, hits)));
     assert_eq!(seen, [(net("192.0.2.0/24"), 4)]);
+}
+
+#[test]
+fn a_new_network_inside_another_starts_without_its_hits() {
+    let mut networks = networks();
+    networks.put(net("192.0.2.0/24"), until(10)).unwrap();
+    networks.trie.hit("192.0.2.9".parse().unwrap());
+    networks.put(net("192.0.2.0/28"), until(10)).unwrap();
+    let mut seen = Vec::new();
+    networks.take_hits(&mut |net, hits| seen.push((net, hits)));
+    assert_eq!(seen, [(net("192.0.2.0/24"), 1)]);
 }
 
 /// A trie with room for two entries.

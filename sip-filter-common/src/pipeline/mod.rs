@@ -1,0 +1,285 @@
+//! The one order of decisions, for the kernel program and for captures alike.
+//!
+//! parse → network → exact ban → (allow-list wins over any ban) → protected port? → classify → allow-listed? → limiter
+//! → count → pass. Bans are looked for whatever the packet carries, so that later fragments, which have no port, are
+//! caught too. Doubt always passes.
+
+mod report;
+mod standing;
+mod tables;
+
+use report::{Report, report};
+use standing::{Standing, enforce};
+pub use tables::{
+    Budget, COVER_BITS, COVER_WORDS, NetworkValue, PORT_BITMAP_WORDS, RECENT_ENTRIES, Recent, Tables,
+    cover_bit, port_bit, prefix6,
+};
+
+use crate::{
+    abi::{Config, EventKind, Family, flags},
+    packet::{self, Ip, Packet, Ports, Stop, TCP, Transport},
+    sip::{Class, classify},
+    table::source::{SourceKey, admitted},
+    verdict::{Action, Reason, Verdict},
+};
+
+/// What [`decide`] found out about a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// What to do and why.
+    pub verdict: Verdict,
+    /// For the counters.
+    pub family: Family,
+    /// How far the headers say the frame goes, for [`Packet::len`].
+    pub reach: usize,
+}
+
+/// Decides on one frame. Counts classes and hits and sends events through `tables`; the caller counts the verdict.
+#[inline(always)]
+pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Decision {
+    let Some(config) = tables.config() else {
+        return passed(Reason::PassMapError);
+    };
+    let network = match packet::network(packet) {
+        Ok(network) => network,
+        Err(Stop::NotIp) => return passed(Reason::PassNotIp),
+        Err(Stop::Truncated) => return passed(Reason::PassTruncated),
+        Err(Stop::TooDeep) => return passed(Reason::PassTooDeep),
+    };
+    let family = match network.source {
+        Ip::V4(_) => Family::V4,
+        Ip::V6(_) => Family::V6,
+    };
+    let subject = Subject::new(packet, tables, &network);
+    // The headers are read; for the rest the verifier need not know how far they reached.
+    let reason = judge(&packet.again(), tables, config, &subject);
+    let simulated = config.flags & flags::SIMULATE != 0 && matches!(reason.action(), Action::Drop);
+    Decision {
+        verdict: Verdict { reason, simulated },
+        family,
+        reach: network.end,
+    }
+}
+
+#[inline(always)]
+const fn passed(reason: Reason) -> Decision {
+    Decision {
+        verdict: Verdict {
+            reason,
+            simulated: false,
+        },
+        family: Family::Other,
+        reach: 0,
+    }
+}
+
+/// A packet with an IP header, taken apart.
+struct Subject {
+    source: Ip,
+    /// Where the destination address lies.
+    destination: usize,
+    content: Content,
+    ports: Ports,
+    now: u64,
+}
+
+/// What matters about a packet's content, before its payload is looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Content {
+    /// UDP or TCP to a protected port.
+    Protected = 0,
+    OtherPort = 1,
+    Truncated = 2,
+    MapError = 3,
+    /// A later fragment of something that is not UDP.
+    OtherFragment = 4,
+    /// A later fragment of a UDP datagram: its port cannot be seen.
+    UdpFragment = 5,
+    /// The port hides behind a chain of extension headers.
+    TooDeep = 6,
+}
+
+impl Content {
+    /// What a ban of scope `sip` stops: protected ports, and packets of a banned source whose port cannot be seen.
+    #[inline(always)]
+    const fn is_or_may_be_sip(self) -> bool {
+        matches!(self, Self::Protected | Self::UdpFragment | Self::TooDeep)
+    }
+
+    #[inline(always)]
+    const fn from_number(number: u64) -> Self {
+        match number {
+            0 => Self::Protected,
+            1 => Self::OtherPort,
+            2 => Self::Truncated,
+            3 => Self::MapError,
+            4 => Self::OtherFragment,
+            5 => Self::UdpFragment,
+            _ => Self::TooDeep,
+        }
+    }
+}
+
+impl Subject {
+    #[inline(always)]
+    fn new<P: Packet, T: Tables>(packet: &P, tables: &T, network: &packet::Network) -> Self {
+        const NONE: Ports = Ports {
+            protocol: 0,
+            source: 0,
+            destination: 0,
+            payload: 0,
+            payload_len: 0,
+        };
+        let (content, ports) = match packet::transport(packet, network, tables) {
+            Transport::Ports(ports) => (protection(tables, &ports), ports),
+            Transport::LaterFragment { udp: true } => (Content::UdpFragment, NONE),
+            Transport::LaterFragment { udp: false } => (Content::OtherFragment, NONE),
+            Transport::Other => (Content::OtherPort, NONE),
+            Transport::Truncated => (Content::Truncated, NONE),
+            Transport::TooDeep => (Content::TooDeep, NONE),
+        };
+        // Whatever way the headers were parsed, the verifier looks at what follows once.
+        Self {
+            source: network.source,
+            destination: tables.forget(network.destination as u64) as usize,
+            content: Content::from_number(tables.forget(content as u64)),
+            ports: Ports {
+                protocol: tables.forget(ports.protocol as u64) as u8,
+                source: ports.source,
+                destination: ports.destination,
+                payload: tables.forget(ports.payload as u64) as usize,
+                payload_len: tables.forget(ports.payload_len as u64) as usize,
+            },
+            now: tables.now(),
+        }
+    }
+}
+
+#[inline(always)]
+fn protection<T: Tables>(tables: &T, ports: &Ports) -> Content {
+    let (word, bit) = port_bit(ports.protocol, ports.destination);
+    match tables.port_word(word) {
+        Some(word) if word >> bit & 1 != 0 => Content::Protected,
+        Some(_) => Content::OtherPort,
+        None => Content::MapError,
+    }
+}
+
+#[inline(always)]
+fn judge<P: Packet, T: Tables>(packet: &P, tables: &T, config: &Config, subject: &Subject) -> Reason {
+    let allowed = match enforce(tables, config, subject) {
+        Standing::Decided(reason) => return reason,
+        Standing::Allowed => true,
+        Standing::Open => false,
+    };
+    let allowed = tables.forget(allowed as u64) != 0;
+    match subject.content {
+        Content::Protected => admit(packet, tables, config, subject, allowed),
+        Content::OtherPort => Reason::PassOtherPort,
+        Content::Truncated => Reason::PassTruncated,
+        Content::MapError => Reason::PassMapError,
+        Content::OtherFragment | Content::UdpFragment => Reason::PassFragment,
+        Content::TooDeep => Reason::PassTooDeep,
+    }
+}
+
+/// A packet to a protected port whose source is not banned.
+#[inline(always)]
+fn admit<P: Packet, T: Tables>(
+    packet: &P,
+    tables: &T,
+    config: &Config,
+    subject: &Subject,
+    allowed: bool,
+) -> Reason {
+    let ports = &subject.ports;
+    let seen = classify(
+        &packet.head(ports.payload, ports.payload_len).0,
+        ports.payload_len,
+    );
+    // One class for each stage below, so that none is verified for each of them.
+    let class = || Class::from_low_bits(tables.forget(seen as u64));
+    // A TCP segment may begin anywhere in a message, or be TLS; only one that begins a message is judged.
+    if ports.protocol == TCP && matches!(class(), Class::KeepAlive | Class::Garbage) {
+        return if allowed {
+            Reason::PassAllowed
+        } else {
+            Reason::PassStream
+        };
+    }
+    tables.count_class(class());
+    if allowed {
+        return Reason::PassAllowed;
+    }
+    let key = source_key(config, subject.source, class());
+    let limit = config.limits[class() as usize & (Class::COUNT - 1)];
+    let within = limit.interval == 0 || admitted(tables.sources(), config.seed, key, limit, subject.now);
+    let within = tables.forget(within as u64) != 0;
+    let kind = if within {
+        EventKind::Snapshot
+    } else {
+        EventKind::OverLimit
+    };
+    if !within || is_worth_a_snapshot(class()) {
+        report(
+            packet,
+            tables,
+            config,
+            subject,
+            &Report {
+                class: class(),
+                kind,
+                key,
+            },
+        );
+    }
+    let within = tables.forget(within as u64) != 0;
+    if within {
+        within_limit(class())
+    } else {
+        over_limit(class())
+    }
+}
+
+/// Responses and keep-alives tell detection nothing as long as they stay within their limits.
+#[inline(always)]
+const fn is_worth_a_snapshot(class: Class) -> bool {
+    class.is_request() || matches!(class, Class::Garbage)
+}
+
+const _: () = assert!(Class::COUNT.is_power_of_two());
+
+#[inline(always)]
+const fn source_key(config: &Config, source: Ip, class: Class) -> SourceKey {
+    match source {
+        Ip::V4(address) => SourceKey::v4(address, class),
+        Ip::V6([high, _]) => SourceKey::v6(config.seed, prefix6(high, config.source_prefix6), class),
+    }
+}
+
+#[inline(always)]
+const fn within_limit(class: Class) -> Reason {
+    match class {
+        Class::Register | Class::Invite | Class::Options | Class::Subscribe | Class::OtherRequest => {
+            Reason::PassRequest
+        }
+        Class::Response => Reason::PassResponse,
+        Class::KeepAlive => Reason::PassKeepAlive,
+        Class::Garbage => Reason::PassOtherPayload,
+    }
+}
+
+#[inline(always)]
+const fn over_limit(class: Class) -> Reason {
+    match class {
+        Class::Register => Reason::DropLimitRegister,
+        Class::Invite => Reason::DropLimitInvite,
+        Class::Options => Reason::DropLimitOptions,
+        Class::Subscribe => Reason::DropLimitSubscribe,
+        Class::OtherRequest => Reason::DropLimitOther,
+        Class::Response => Reason::DropLimitResponse,
+        Class::KeepAlive => Reason::DropLimitKeepAlive,
+        Class::Garbage => Reason::DropLimitGarbage,
+    }
+}

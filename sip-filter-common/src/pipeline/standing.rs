@@ -1,0 +1,118 @@
+//! How a source stands with the lists.
+
+use super::{NetworkValue, Subject, Tables, cover_bit, prefix6};
+use crate::{
+    abi::{Config, Family, flags},
+    packet::Ip,
+    table::{
+        Memory,
+        ban::{Layout, V4, V6Host, V6Prefix, lookup},
+    },
+    verdict::Reason,
+};
+
+pub(super) enum Standing {
+    /// The lists decide.
+    Decided(Reason),
+    /// Not banned, and exempt from limits.
+    Allowed,
+    /// Neither.
+    Open,
+}
+
+/// Enforces bans and allowances on a packet.
+#[inline(always)]
+pub(super) fn enforce<T: Tables>(tables: &T, config: &Config, subject: &Subject) -> Standing {
+    let network = if is_covered(tables, config, subject.source) {
+        tables.network(subject.source).unwrap_or_default()
+    } else {
+        NetworkValue::default()
+    };
+    let sip = subject.content.is_or_may_be_sip();
+    let all = network.all.in_force(subject.now);
+    let view = View {
+        now: subject.now,
+        // Flags as numbers the verifier does not follow: below, both values of each are one path.
+        allowed: tables.forget((network.allowed != 0) as u64) != 0,
+        network_stops: tables.forget((all || sip && network.sip.in_force(subject.now)) as u64) != 0,
+        any_address_ban_stops: tables.forget((all || sip) as u64) != 0,
+    };
+    if let Some(reason) = by_address(tables, config, subject, &view) {
+        return Standing::Decided(reason);
+    }
+    match (view.network_stops, view.allowed) {
+        (true, true) => Standing::Decided(Reason::PassAllowedBanned),
+        (true, false) => {
+            tables.network_hit(subject.source);
+            Standing::Decided(Reason::DropBanNetwork)
+        }
+        (false, true) => Standing::Allowed,
+        (false, false) => Standing::Open,
+    }
+}
+
+/// What is known when the exact tables are asked.
+struct View {
+    now: u64,
+    allowed: bool,
+    /// A banned network stops this packet.
+    network_stops: bool,
+    /// A ban of the address stops this packet whatever its own scope.
+    any_address_ban_stops: bool,
+}
+
+/// Looks for an exact ban that stops the packet. One that expired, or whose scope does not reach the packet, hides no
+/// other.
+#[inline(always)]
+fn by_address<T: Tables>(tables: &T, config: &Config, subject: &Subject, view: &View) -> Option<Reason> {
+    match subject.source {
+        Ip::V4(address) => stopped::<V4, _, _>(tables, tables.ban4(), config, address, view),
+        Ip::V6([high, low]) => {
+            let prefix = prefix6(high, config.source_prefix6);
+            let by_prefix = stopped::<V6Prefix, _, _>(tables, tables.ban6(), config, prefix, view);
+            if by_prefix.is_some() || config.flags & flags::HOSTS6 == 0 {
+                return by_prefix;
+            }
+            stopped::<V6Host, _, _>(tables, tables.ban6_host(), config, [high, low], view)
+        }
+    }
+}
+
+#[inline(always)]
+fn stopped<L: Layout, T: Tables, M: Memory>(
+    tables: &T,
+    memory: &M,
+    config: &Config,
+    key: L::Key,
+    view: &View,
+) -> Option<Reason> {
+    let found = lookup::<L, M>(memory, config.seed, key)?;
+    if !found.fate.in_force(view.now) || !(view.any_address_ban_stops || found.fate.all()) {
+        return None;
+    }
+    if view.allowed {
+        return Some(Reason::PassAllowedBanned);
+    }
+    found.hit(tables.random());
+    Some(Reason::DropBanAddress)
+}
+
+/// Whether the network trie may know a source.
+#[inline(always)]
+fn is_covered<T: Tables>(tables: &T, config: &Config, source: Ip) -> bool {
+    let (some, wide, family) = match source {
+        Ip::V4(_) => (flags::NETWORKS4, flags::WIDE4, Family::V4),
+        Ip::V6(_) => (flags::NETWORKS6, flags::WIDE6, Family::V6),
+    };
+    if config.flags & some == 0 {
+        return false;
+    }
+    if config.flags & wide != 0 {
+        return true;
+    }
+    let bit = cover_bit(config.seed, source);
+    match tables.cover_word(family, bit >> 6) {
+        Some(word) => word >> (bit & 63) & 1 != 0,
+        None => true,
+    }
+}

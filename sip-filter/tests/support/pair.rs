@@ -1,0 +1,160 @@
+//! Host and kernel side by side.
+
+use std::time::Duration;
+
+use sip_filter::{
+    bans::{Scope, Target},
+    dataplane::{HostPlane, Image, KernelBan, LoadOptions, LoadedProgram, TableSizes},
+};
+use sip_filter_common::{
+    abi::{Config, EventHeader, Limit, flags},
+    pipeline::Decision,
+    verdict::Action,
+};
+
+/// A configuration with room for tests: limits that a few packets reach.
+pub fn config() -> Config {
+    Config {
+        seed: [0x5eed, 0xfeed],
+        flags: 0,
+        source_prefix6: 64,
+        snapshot_bytes: 512,
+        snapshots_per_source: 4,
+        events_per_window: 64,
+        limits: [Limit::new(10, 1_000_000_000, 5); 8],
+    }
+}
+
+pub fn sizes() -> TableSizes {
+    TableSizes {
+        ban4: 5_000,
+        ban6: 2_000,
+        ban6_hosts: 500,
+        networks: 1_000,
+        sources: 4_096,
+    }
+}
+
+/// The two data planes, given the same tables, packets and time.
+pub struct Pair {
+    host: HostPlane,
+    host_image: Box<dyn Image>,
+    kernel: LoadedProgram,
+    kernel_image: Box<dyn Image>,
+}
+
+impl Pair {
+    /// Loads the program. Stays on one CPU from here on, as a flow does.
+    pub fn new(config: &Config) -> Self {
+        let mut cpus = nix::sched::CpuSet::new();
+        cpus.set(0).unwrap();
+        nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &cpus).unwrap();
+        let (udp_ports, tcp_ports) = (vec![5060], vec![5060, 5061]);
+        let (host, host_image) = HostPlane::new(config, &sizes(), &udp_ports, &tcp_ports);
+        let options = LoadOptions {
+            sizes: sizes(),
+            config: *config,
+            udp_ports,
+            tcp_ports,
+            log: false,
+            test_clock: true,
+        };
+        let (kernel, kernel_image) = LoadedProgram::load("test", &options).unwrap();
+        Self {
+            host,
+            host_image,
+            kernel,
+            kernel_image,
+        }
+    }
+
+    pub fn ban(&mut self, target: &str, scope: Scope, expires: Option<Duration>) {
+        let target: Target = target.parse().unwrap();
+        for image in [&mut self.host_image, &mut self.kernel_image] {
+            image.put(target, KernelBan { scope, expires }).unwrap();
+        }
+    }
+
+    pub fn unban(&mut self, target: &str) {
+        let target: Target = target.parse().unwrap();
+        for image in [&mut self.host_image, &mut self.kernel_image] {
+            image.remove(target).unwrap();
+        }
+    }
+
+    pub fn allow(&mut self, networks: &[&str]) {
+        let networks: Vec<_> = networks
+            .iter()
+            .map(|net| net.parse::<Target>().unwrap().net())
+            .collect();
+        for image in [&mut self.host_image, &mut self.kernel_image] {
+            image.set_allowed(&networks).unwrap();
+        }
+    }
+
+    /// Runs a frame through both at boot time `now` and checks that they agree on the verdict, every counter and every
+    /// event. Returns the decision and the events. Frames shorter than an Ethernet header only run on the host: no
+    /// driver hands them over.
+    pub fn run(
+        &mut self,
+        name: &str,
+        frame: &[u8],
+        now: Duration,
+    ) -> (Decision, Vec<(EventHeader, Vec<u8>)>) {
+        let now = u64::try_from(now.as_nanos()).unwrap();
+        if frame.len() < 14 {
+            let mut other = HostPlane::new(&config(), &sizes(), &[5060], &[5060]).0;
+            return (other.run(frame, now), Vec::new());
+        }
+        let decision = self.host.run(frame, now);
+        self.kernel.set_clock(now);
+        let action = self.kernel.test_run(frame).unwrap();
+        let expected = match decision.verdict.action() {
+            Action::Drop => 1,
+            Action::Pass => 2,
+        };
+        assert_eq!(action, expected, "{name}: host says {decision:?}");
+        let (host, kernel) = (self.host.counters(), self.kernel.counters().unwrap());
+        assert!(host == kernel, "{name}: counters differ after {decision:?}");
+        let events = self.host.take_events();
+        assert_eq!(
+            events,
+            self.kernel.take_events().unwrap(),
+            "{name}: events differ"
+        );
+        (decision, events)
+    }
+
+    /// Hits of every ban since the last call; both must have the same.
+    pub fn hits(&mut self) -> Vec<(Target, u64)> {
+        let [host, kernel] = [&mut self.host_image, &mut self.kernel_image].map(|image| {
+            let mut hits = Vec::new();
+            image.take_hits(&mut |target, count| hits.push((target, count)));
+            hits.sort_unstable();
+            hits
+        });
+        assert_eq!(host, kernel);
+        host
+    }
+
+    /// What the verifier looked at when it loaded the program.
+    pub fn verified_instructions(&mut self) -> u32 {
+        self.kernel
+            .verified_instructions()
+            .unwrap()
+            .expect("kernel 5.16 and later tell")
+    }
+
+    /// Packets counted in all, enforced and simulated.
+    pub fn packets_counted(&self) -> u64 {
+        self.kernel.counters().unwrap().by_reason.iter().step_by(2).sum()
+    }
+}
+
+/// The same configuration in simulate mode.
+pub fn simulating() -> Config {
+    Config {
+        flags: flags::SIMULATE,
+        ..config()
+    }
+}
