@@ -214,7 +214,11 @@ fn from_rustup(_: &mut Apt) -> anyhow::Result<Toolchain> {
         "rust-src,clippy",
     ];
     run(Command::new("rustup").args(install))?;
-    Toolchain::inspect(NIGHTLY).with_context(|| format!("{NIGHTLY} is not usable"))
+    // Under its full name, as later runs will find it.
+    let installed = rustup_toolchains().unwrap_or_default();
+    let name = installed.iter().find(|name| name.starts_with(NIGHTLY));
+    name.and_then(|name| Toolchain::inspect(name))
+        .with_context(|| format!("{NIGHTLY} was installed but is not usable"))
 }
 
 fn has_sources(sysroot: &Path) -> bool {
