@@ -193,11 +193,14 @@ fn from_distribution(apt: &mut Apt) -> anyhow::Result<Toolchain> {
     if rustup_toolchains().is_none() {
         return Toolchain::inspect("").context("the compiler on PATH is not the distribution's");
     }
-    if !Path::new("/usr/bin/rustc").exists() {
-        bail!("library sources, but no compiler, in /usr");
+    let version = output(Command::new("/usr/bin/rustc").arg("-vV"))
+        .as_deref()
+        .and_then(Version::parse);
+    if !version.is_some_and(|version| version.usable()) {
+        bail!("the distribution's compiler is too old for us or its LLVM unknown to bpf-linker");
     }
     run(Command::new("rustup").args(["toolchain", "link", LINKED, "/usr"]))?;
-    Toolchain::inspect(LINKED).context("the distribution's compiler is too old or too new for bpf-linker")
+    Toolchain::inspect(LINKED).context("the distribution's compiler does not work as a toolchain of rustup")
 }
 
 fn from_rustup(_: &mut Apt) -> anyhow::Result<Toolchain> {
