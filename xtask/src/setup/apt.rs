@@ -70,15 +70,19 @@ impl Apt {
         })
     }
 
-    fn update(&mut self) -> anyhow::Result<()> {
+    /// Updates the package lists, once.
+    pub(super) fn update(&mut self) -> anyhow::Result<()> {
         if self.updated {
             return Ok(());
+        }
+        if !self.usable() {
+            bail!("no apt, or neither root nor sudo to use it with");
         }
         let mut update = self
             .privilege
             .command("apt-get", ["update", "--quiet"])
             .context("neither root nor sudo")?;
-        process::run(&mut update)?;
+        quietly(&mut update, "apt-get update")?;
         self.updated = true;
         Ok(())
     }

@@ -176,12 +176,15 @@ fn rustup_toolchains() -> Option<Vec<String>> {
 
 fn from_distribution(apt: &mut Apt) -> anyhow::Result<Toolchain> {
     if !has_sources(Path::new("/usr")) {
-        let set = DISTRIBUTION
-            .iter()
-            .find(|set| {
-                apt.candidate(set[0])
-                    .is_some_and(|version| debian_release(&version) >= Some(OLDEST))
-            })
+        let offered = |apt: &mut Apt| {
+            let new_enough = |version: String| debian_release(&version) >= Some(OLDEST);
+            DISTRIBUTION
+                .iter()
+                .find(|set| apt.candidate(set[0]).is_some_and(new_enough))
+        };
+        // Old lists know old compilers.
+        let set = offered(apt)
+            .or_else(|| apt.update().ok().and_then(|()| offered(apt)))
             .with_context(|| {
                 format!(
                     "no distribution package of rustc {}.{} or later",
