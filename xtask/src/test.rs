@@ -34,7 +34,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         command
             .args(selection)
             .args(args.no_fail_fast.then_some("--no-fail-fast"));
-        command.args(&args.name).arg("--").args(&args.test_binary);
+        command.args(&args.name);
+        if !args.test_binary.is_empty() {
+            command.arg("--").args(&args.test_binary);
+        }
         command
     };
     match Privilege::look() {
