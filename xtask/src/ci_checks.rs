@@ -1,4 +1,112 @@
-//! `cargo xtask ci-checks`: everything but the tests.
-pub(crate) fn run() -> anyhow::Result<()> {
+//! `cargo xtask ci-checks`: everything but the tests. All checks run, so that one look at the end shows all
+//! that is to be mended.
+
+use std::{path::PathBuf, process::Command};
+
+use anyhow::{Context as _, bail};
+
+use crate::{
+    ebpf,
+    process::{cargo, output, run, workspace},
+    tidy,
+    toolchain_record::ToolchainRecord,
+};
+
+const CARGO_DENY: &str = "0.20.2";
+
+type Check = fn() -> anyhow::Result<()>;
+
+/// `cargo xtask ci-checks`
+pub(crate) fn run_all() -> anyhow::Result<()> {
+    let checks: [(&str, Check); 6] = [
+        ("house rules", tidy::run),
+        ("formatting", formatting),
+        ("lints on the host", host_lints),
+        ("lints on BPF", bpf_lints),
+        ("documentation", documentation),
+        ("dependencies", dependencies),
+    ];
+    let mut failed = Vec::new();
+    for (name, check) in checks {
+        if let Err(error) = check() {
+            eprintln!("error: {name}: {error:#}");
+            failed.push(name);
+        }
+    }
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    println!("all checks passed");
     Ok(())
+}
+
+fn formatting() -> anyhow::Result<()> {
+    run(&mut cargo(["fmt", "--all", "--check"]))
+}
+
+fn host_lints() -> anyhow::Result<()> {
+    run(&mut cargo([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--",
+        "-D",
+        "warnings",
+    ]))
+}
+
+/// The kernel program has an empty `main` on the host; only here does anybody look at the real one.
+fn bpf_lints() -> anyhow::Result<()> {
+    run(ebpf::cargo("clippy")?.args(["--", "-D", "warnings"]))
+}
+
+fn documentation() -> anyhow::Result<()> {
+    let args = [
+        "doc",
+        "--workspace",
+        "--no-deps",
+        "--document-private-items",
+        "--locked",
+    ];
+    run(cargo(args).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// Licences, duplicates and origin of dependencies. Advisories change from day to day and are no matter of this
+/// tree's state, so they aren't asked for here.
+fn dependencies() -> anyhow::Result<()> {
+    let deny = cargo_deny()?;
+    // cargo-deny looks at the dependencies of every platform; a build has fetched only those of ours.
+    run(&mut cargo(["fetch", "--locked"]))?;
+    let args = [
+        "--offline",
+        "--workspace",
+        "check",
+        "--hide-inclusion-graph",
+        "bans",
+        "licenses",
+        "sources",
+    ];
+    run(Command::new(deny).current_dir(workspace()).args(args))
+}
+
+/// Our cargo-deny, built on first use.
+fn cargo_deny() -> anyhow::Result<PathBuf> {
+    let cache =
+        ToolchainRecord::cache_dir().context("neither XDG_CACHE_HOME nor HOME says where the cache is")?;
+    let root = cache.join(format!("cargo-deny-{CARGO_DENY}"));
+    let binary = root.join("bin/cargo-deny");
+    if output(Command::new(&binary).arg("--version")).is_none() {
+        let mut install = cargo([
+            "install",
+            "cargo-deny",
+            "--version",
+            CARGO_DENY,
+            "--locked",
+            "--quiet",
+            "--force",
+        ]);
+        run(install.arg("--root").arg(&root))?;
+    }
+    Ok(binary)
 }

@@ -50,7 +50,7 @@ impl Task {
             Self::Setup => setup::run(),
             Self::BuildEbpf => ebpf::build(),
             Self::Test(args) => test::run(&args),
-            Self::CiChecks => ci_checks::run(),
+            Self::CiChecks => ci_checks::run_all(),
             Self::Tidy => tidy::run(),
         }
     }

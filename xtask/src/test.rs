@@ -15,22 +15,33 @@ const PRIVILEGED: [&str; 2] = ["sip-filter", "xtask"];
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Passed on to `cargo test`, such as a test's name
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    cargo_test: Vec<String>,
+    /// Run only tests with this in their names
+    name: Option<String>,
+
+    /// Run all tests even if some fail
+    #[arg(long)]
+    no_fail_fast: bool,
+
+    /// Passed on to the test binaries, such as `--nocapture`
+    #[arg(last = true)]
+    test_binary: Vec<String>,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     setup::run()?;
     let cargo_test = |selection: &[&str]| {
         let mut command = process::cargo(["test"]);
-        command.args(selection).args(&args.cargo_test);
+        command
+            .args(selection)
+            .args(args.no_fail_fast.then_some("--no-fail-fast"));
+        command.args(&args.name);
+        if !args.test_binary.is_empty() {
+            command.arg("--").args(&args.test_binary);
+        }
         command
     };
     match Privilege::look() {
-        Privilege::Root => {
-            process::run(cargo_test(&["--workspace"]).env(REQUIRE_KERNEL, "1"))?;
-        }
+        Privilege::Root => process::run(cargo_test(&["--workspace"]).env(REQUIRE_KERNEL, "1")),
         // Only what needs root gets it: cargo and the other tests stay with the user.
         Privilege::Sudo => {
             let mut unprivileged = vec!["--workspace"];
@@ -39,15 +50,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
                 unprivileged.extend(["--exclude", package]);
                 privileged.extend(["--package", package]);
             }
-            process::run(&mut cargo_test(&unprivileged))?;
-            process::run(with_sudo_runner(&mut cargo_test(&privileged)))?;
+            let first = process::run(&mut cargo_test(&unprivileged));
+            if first.is_err() && !args.no_fail_fast {
+                return first;
+            }
+            process::run(with_sudo_runner(&mut cargo_test(&privileged))).and(first)
         }
         Privilege::Missing => {
             eprintln!("warning: neither root nor sudo, so the tests that need a kernel will skip themselves");
-            process::run(&mut cargo_test(&["--workspace"]))?;
+            process::run(&mut cargo_test(&["--workspace"]))
         }
     }
-    Ok(())
 }
 
 /// Has cargo start each test binary through sudo.
@@ -61,4 +74,25 @@ fn with_sudo_runner(command: &mut Command) -> &mut Command {
     command
         .env(REQUIRE_KERNEL, "1")
         .env(variable, "sudo --preserve-env")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn arguments_after_two_dashes_are_the_test_binaries() {
+        let Cli { args } = Cli::parse_from(["test", "--no-fail-fast", "name", "--", "--nocapture"]);
+        assert!(args.no_fail_fast);
+        assert_eq!(args.name.as_deref(), Some("name"));
+        assert_eq!(args.test_binary, ["--nocapture"]);
+    }
 }

@@ -70,15 +70,19 @@ impl Apt {
         })
     }
 
-    fn update(&mut self) -> anyhow::Result<()> {
+    /// Updates the package lists, once.
+    pub(super) fn update(&mut self) -> anyhow::Result<()> {
         if self.updated {
             return Ok(());
+        }
+        if !self.usable() {
+            bail!("no apt, or neither root nor sudo to use it with");
         }
         let mut update = self
             .privilege
             .command("apt-get", ["update", "--quiet"])
             .context("neither root nor sudo")?;
-        process::run(&mut update)?;
+        quietly(&mut update, "apt-get update")?;
         self.updated = true;
         Ok(())
     }
@@ -116,12 +120,7 @@ impl Apt {
             .privilege
             .command("sh", args)
             .context("neither root nor sudo")?;
-        println!("$ apt-get install {}", packages.join(" "));
-        let status = install.status().context("cannot start `sh`")?;
-        if !status.success() {
-            bail!("`apt-get install {}` failed ({status})", packages.join(" "));
-        }
-        Ok(())
+        quietly(&mut install, &format!("apt-get install {}", packages.join(" ")))
     }
 
     /// Keeps services that came with packages *we* installed from starting at the next boot.
@@ -137,4 +136,21 @@ impl Apt {
                 .context("neither root nor sudo")?,
         )
     }
+}
+
+/// Runs a command whose pages of output are of interest only if it fails.
+fn quietly(command: &mut Command, shown_as: &str) -> anyhow::Result<()> {
+    println!("$ {shown_as}");
+    let output = command
+        .output()
+        .with_context(|| format!("cannot start `{shown_as}`"))?;
+    if !output.status.success() {
+        eprint!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        bail!("`{shown_as}` failed ({})", output.status);
+    }
+    Ok(())
 }

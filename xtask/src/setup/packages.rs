@@ -1,5 +1,7 @@
 //! The programs that tests and demonstration use as real peers and real tools.
 
+use anyhow::bail;
+
 use super::{Outcome, apt::Apt};
 use crate::process::which;
 
@@ -32,7 +34,7 @@ const fn server(command: &'static str, package: &'static str, reason: &'static s
     }
 }
 
-const PROGRAMS: [Program; 13] = [
+static PROGRAMS: [Program; 13] = [
     program("ip", "iproute2", "network namespaces and virtual links"),
     program("nft", "nftables", "the firewall to compare with"),
     program(
@@ -65,10 +67,7 @@ const PROGRAMS: [Program; 13] = [
 ];
 
 pub(super) fn find_or_install(apt: &mut Apt) -> anyhow::Result<Outcome> {
-    let absent: Vec<_> = PROGRAMS
-        .iter()
-        .filter(|program| which(program.command).is_none())
-        .collect();
+    let absent = absent();
     if absent.is_empty() {
         return Ok(Outcome::Found(format!("all {}", PROGRAMS.len())));
     }
@@ -83,9 +82,26 @@ pub(super) fn find_or_install(apt: &mut Apt) -> anyhow::Result<Outcome> {
             println!("    {command:<26} Debian package {package:<26} {reason}");
         }
     }
-    let packages: Vec<_> = absent.iter().map(|program| program.package).collect();
-    apt.install(&packages)?;
-    let services: Vec<_> = absent.iter().filter_map(|program| program.service).collect();
-    apt.disable_services(&services)?;
+    // One package that this distribution lacks must not keep the others away.
+    let (known, unknown): (Vec<_>, Vec<_>) = absent
+        .into_iter()
+        .partition(|program| !apt.usable() || apt.candidate(program.package).is_some());
+    let packages: Vec<_> = known.iter().map(|program| program.package).collect();
+    if !packages.is_empty() {
+        apt.install(&packages)?;
+        let services: Vec<_> = known.iter().filter_map(|program| program.service).collect();
+        apt.disable_services(&services)?;
+    }
+    if !unknown.is_empty() {
+        let commands: Vec<_> = unknown.iter().map(|program| program.command).collect();
+        bail!("apt has no package for: {}", commands.join(" "));
+    }
     Ok(Outcome::Done(format!("installed {}", packages.join(" "))))
+}
+
+fn absent() -> Vec<&'static Program> {
+    PROGRAMS
+        .iter()
+        .filter(|program| which(program.command).is_none())
+        .collect()
 }

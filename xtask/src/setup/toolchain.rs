@@ -176,12 +176,15 @@ fn rustup_toolchains() -> Option<Vec<String>> {
 
 fn from_distribution(apt: &mut Apt) -> anyhow::Result<Toolchain> {
     if !has_sources(Path::new("/usr")) {
-        let set = DISTRIBUTION
-            .iter()
-            .find(|set| {
-                apt.candidate(set[0])
-                    .is_some_and(|version| debian_release(&version) >= Some(OLDEST))
-            })
+        let offered = |apt: &mut Apt| {
+            let new_enough = |version: String| debian_release(&version) >= Some(OLDEST);
+            DISTRIBUTION
+                .iter()
+                .find(|set| apt.candidate(set[0]).is_some_and(new_enough))
+        };
+        // Old lists know old compilers.
+        let set = offered(apt)
+            .or_else(|| apt.update().ok().and_then(|()| offered(apt)))
             .with_context(|| {
                 format!(
                     "no distribution package of rustc {}.{} or later",
@@ -193,11 +196,14 @@ fn from_distribution(apt: &mut Apt) -> anyhow::Result<Toolchain> {
     if rustup_toolchains().is_none() {
         return Toolchain::inspect("").context("the compiler on PATH is not the distribution's");
     }
-    if !Path::new("/usr/bin/rustc").exists() {
-        bail!("library sources, but no compiler, in /usr");
+    let version = output(Command::new("/usr/bin/rustc").arg("-vV"))
+        .as_deref()
+        .and_then(Version::parse);
+    if !version.is_some_and(|version| version.usable()) {
+        bail!("the distribution's compiler is too old for us or its LLVM unknown to bpf-linker");
     }
     run(Command::new("rustup").args(["toolchain", "link", LINKED, "/usr"]))?;
-    Toolchain::inspect(LINKED).context("the distribution's compiler is too old or too new for bpf-linker")
+    Toolchain::inspect(LINKED).context("the distribution's compiler does not work as a toolchain of rustup")
 }
 
 fn from_rustup(_: &mut Apt) -> anyhow::Result<Toolchain> {
@@ -214,7 +220,11 @@ fn from_rustup(_: &mut Apt) -> anyhow::Result<Toolchain> {
         "rust-src,clippy",
     ];
     run(Command::new("rustup").args(install))?;
-    Toolchain::inspect(NIGHTLY).with_context(|| format!("{NIGHTLY} is not usable"))
+    // Under its full name, as later runs will find it.
+    let installed = rustup_toolchains().unwrap_or_default();
+    let name = installed.iter().find(|name| name.starts_with(NIGHTLY));
+    name.and_then(|name| Toolchain::inspect(name))
+        .with_context(|| format!("{NIGHTLY} was installed but is not usable"))
 }
 
 fn has_sources(sysroot: &Path) -> bool {
