@@ -5,6 +5,7 @@
     reason = "a task runner talks to whoever started it"
 )]
 
+mod captures;
 mod ci_checks;
 mod ebpf;
 mod process;
@@ -42,6 +43,8 @@ enum Task {
     CiChecks,
     /// The house rules alone
     Tidy,
+    /// Record the captures under sip-filter/tests/captures anew (root)
+    Captures,
 }
 
 impl Task {
@@ -52,6 +55,7 @@ impl Task {
             Self::Test(args) => test::run(&args),
             Self::CiChecks => ci_checks::run(),
             Self::Tidy => tidy::run(),
+            Self::Captures => captures::run(),
         }
     }
 }

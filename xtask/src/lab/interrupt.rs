@@ -1,33 +1,28 @@
 //! Ctrl-C as a flag: the run notices it, unwinds, and so cleans up.
 
-use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, bail};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 
 /// Turns SIGINT, SIGTERM and SIGHUP into the flag that [`check`] reads.
 ///
-/// Call it before the first thread starts: only then all threads leave the signals to the one that waits for
-/// them. Children get a clean signal mask from the standard library.
+/// By a handler, not by a blocked mask and a waiting thread: children inherit a mask, and one that blocks
+/// SIGTERM makes them deaf to our own attempts to end them.
 ///
 /// # Errors
-/// If the signals can't be blocked.
+/// If the handler can't be installed.
 pub fn install() -> Result<()> {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGTERM);
-    signals.add(Signal::SIGHUP);
-    signals.thread_block().context("can't block signals")?;
-    thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        while signals.wait().is_ok() {
-            REQUESTED.store(true, Ordering::Relaxed);
-        }
-    })?;
+    extern "C" fn note(_: libc::c_int) {
+        REQUESTED.store(true, Ordering::Relaxed);
+    }
+    let action = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESTART, SigSet::empty());
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        // SAFETY: the handler does nothing but store to an atomic, which is allowed at any point.
+        unsafe { sigaction(signal, &action) }.context("can't handle signals")?;
+    }
     Ok(())
 }
 

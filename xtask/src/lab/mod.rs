@@ -14,6 +14,7 @@ pub mod offload;
 pub mod process;
 pub mod scanners;
 pub mod sipp;
+pub mod site;
 pub mod topology;
 pub mod traffic;
 pub mod wait;
@@ -25,6 +26,7 @@ pub use counters::SourceCounters;
 pub use kamailio::{Kamailio, KamailioConfig};
 pub use netns::Netns;
 pub use process::Process;
+pub use site::Site;
 pub use topology::Topology;
 pub use workdir::WorkDir;
 

@@ -40,6 +40,9 @@ impl Netns {
             .context("can't create a network namespace (root needed)")?;
         let netns = Self { name };
         netns.up("lo")?;
+        // Interfaces made later inherit it. Detecting duplicate addresses mutes each for two seconds, `nodad`
+        // on our own addresses doesn't spare the link-local ones, and neighbours are found through those.
+        netns.sysctl("net/ipv6/conf/default/accept_dad", "0")?;
         Ok(netns)
     }
 
@@ -110,12 +113,7 @@ impl Netns {
     /// # Errors
     /// If the kernel refuses it.
     pub fn add_address(&self, interface: &str, address: &str) -> Result<()> {
-        let mut args = vec!["address", "add", address, "dev", interface];
-        if address.contains(':') {
-            // Without this the address can't be used until duplicate detection ends, a second later.
-            args.push("nodad");
-        }
-        self.ip(&args).map(drop)
+        self.ip(&["address", "add", address, "dev", interface]).map(drop)
     }
 
     /// Adds a route; `destination` may be `default`. The family is that of the gateway.

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use nix::{
     sys::{
-        signal::{Signal, killpg},
+        signal::{Signal, kill, killpg},
         wait::{Id, WaitPidFlag, WaitStatus, waitid},
     },
     unistd::Pid,
@@ -137,7 +137,8 @@ impl Process {
             // Reaped: its number may belong to somebody else by now.
             return status;
         }
-        self.signal(Signal::SIGTERM);
+        // The leader alone, so that it can end and reap its own children as it does in service.
+        let _ = kill(self.group, Signal::SIGTERM);
         let start = Instant::now();
         while start.elapsed() < GRACE && !self.has_ended() {
             thread::sleep(Duration::from_millis(10));
