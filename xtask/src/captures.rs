@@ -51,7 +51,7 @@ pub(crate) fn run() -> Result<()> {
         let scan = Scan::Map {
             targets: Site::server_range(),
         };
-        scan.start(&site.topology.attackers, &site.dir, "svmap", attacker, LIMIT)?
+        scan.start(site.topology.attacker(ATTACKER)?, &site.dir, "svmap", LIMIT)?
             .wait(LIMIT)
             .map(drop)
     })?;
@@ -60,7 +60,7 @@ pub(crate) fn run() -> Result<()> {
             server: server.ip(),
             extensions: "990-1012".to_owned(),
         };
-        scan.start(&site.topology.attackers, &site.dir, "svwar", attacker, LIMIT)?
+        scan.start(site.topology.attacker(ATTACKER)?, &site.dir, "svwar", LIMIT)?
             .wait(LIMIT)
             .map(drop)
     })?;
@@ -70,7 +70,7 @@ pub(crate) fn run() -> Result<()> {
             user: phone.user.clone(),
             passwords: "1000-1015".to_owned(),
         };
-        scan.start(&site.topology.attackers, &site.dir, "svcrack", attacker, LIMIT)?
+        scan.start(site.topology.attacker(ATTACKER)?, &site.dir, "svcrack", LIMIT)?
             .wait(LIMIT)
             .map(drop)
     })?;
@@ -88,7 +88,7 @@ pub(crate) fn run() -> Result<()> {
                 limit: LIMIT,
             };
             let from = SocketAddr::new(attacker, 5060);
-            let netns = &site.topology.attackers;
+            let netns = site.topology.attacker(ATTACKER)?;
             let mut sipp = Sipp::flood(netns, &site.dir, "flood", Flood::Register, from, server, pace)?;
             let status = sipp.process.wait(LIMIT)?;
             ensure!(

@@ -7,6 +7,7 @@
 
 mod captures;
 mod ci_checks;
+mod demo;
 mod ebpf;
 mod process;
 mod setup;
@@ -45,6 +46,8 @@ enum Task {
     Tidy,
     /// Record the captures under sip-filter/tests/captures anew (root)
     Captures,
+    /// Show the filter at work: real attackers, a real server, real phones, one verdict (root)
+    Demo(demo::Args),
 }
 
 impl Task {
@@ -56,6 +59,7 @@ impl Task {
             Self::CiChecks => ci_checks::run(),
             Self::Tidy => tidy::run(),
             Self::Captures => captures::run(),
+            Self::Demo(args) => demo::run(&args),
         }
     }
 }

@@ -31,7 +31,7 @@ fn packets_cross_the_router_and_are_counted_by_source() {
             limit: Duration::from_secs(2),
         };
         let sent = traffic::send(
-            &topology.attackers,
+            topology.attacker(21).unwrap(),
             SocketAddr::new(from, 4000),
             to,
             burst,

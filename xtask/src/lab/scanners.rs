@@ -1,4 +1,6 @@
 //! SIPVicious, the scanner that most SIP servers meet every day.
+//!
+//! Its option to bind to an address has no effect in two of the three tools: give each its own namespace.
 
 use std::{net::IpAddr, process::Command, time::Duration};
 
@@ -73,24 +75,15 @@ impl Scan {
         }
     }
 
-    /// Starts the scan from `from`; it is ended after `limit` if it doesn't end by itself.
+    /// Starts the scan; it is ended after `limit` if it doesn't end by itself.
     ///
     /// # Errors
     /// If it can't be started.
-    pub fn start(
-        &self,
-        netns: &Netns,
-        dir: &WorkDir,
-        name: &str,
-        from: IpAddr,
-        limit: Duration,
-    ) -> Result<Process> {
+    pub fn start(&self, netns: &Netns, dir: &WorkDir, name: &str, limit: Duration) -> Result<Process> {
         let scan = self.command();
         let mut command = Command::new("timeout");
         command.args(["--kill-after=1", &limit.as_secs().max(1).to_string()]);
         command.arg(scan.get_program()).args(scan.get_args());
-        let address = from.to_string();
-        command.args(["-b", &address, "-x", &address]);
         if self.is_ipv6() {
             command.arg("-6");
         }

@@ -1,16 +1,22 @@
 //! A small internet: a server at the edge, phones and attackers, and a router between them.
 //!
 //! ```text
-//!   phones ── office0 ┐
-//!                     ├ router ─ edge0 ── sip0 ─ edge
-//! attackers ── wild0 ─┘
+//!   phones ──── office0 ┐
+//!                       ├ router ─ edge0 ── sip0 ─ edge
+//! attacker 1 ┐          │
+//! attacker 2 ┼─── wild0 ┘
+//! attacker … ┘
 //! ```
 //!
+//! Each attacker is a host of its own: not every program can be told which of several addresses to use.
 //! Everything reaches the server through its one interface, [`EDGE_INTERFACE`], as on a real host.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::{Netns, netns};
 
@@ -35,8 +41,8 @@ pub struct Topology {
     pub router: Netns,
     /// Hosts the phones.
     pub phones: Netns,
-    /// Hosts the attackers.
-    pub attackers: Netns,
+    /// The attackers' hosts, by number.
+    attackers: BTreeMap<u8, Netns>,
 }
 
 impl Topology {
@@ -46,46 +52,52 @@ impl Topology {
     /// # Errors
     /// If the kernel refuses something.
     pub fn new(servers: &[u8], phones: &[u8], attackers: &[u8]) -> Result<Self> {
-        let topology = Self {
+        let mut topology = Self {
             edge: Netns::new("edge")?,
             router: Netns::new("router")?,
             phones: Netns::new("phones")?,
-            attackers: Netns::new("attackers")?,
+            attackers: BTreeMap::new(),
         };
         let Self {
             edge,
             router,
             phones: phones_ns,
             attackers: attackers_ns,
-        } = &topology;
+        } = &mut topology;
         router.forward()?;
-        let sides = [
-            (edge, EDGE_INTERFACE, "edge0", EDGE_V4, EDGE_V6, servers),
-            (phones_ns, "eth0", "office0", PHONES_V4, PHONES_V6, phones),
-            (
-                attackers_ns,
-                "eth0",
-                "wild0",
-                ATTACKERS_V4,
-                ATTACKERS_V6,
-                attackers,
-            ),
-        ];
-        for (host, interface, port, v4, v6, numbers) in sides {
-            netns::connect((host, interface), (router, port))?;
-            let gateways = [address_v4(v4, 1), address_v6(v6, 1)];
-            for address in gateways {
-                router.add_address(port, &with_prefix(address))?;
-            }
-            for number in numbers {
-                host.add_address(interface, &with_prefix(address_v4(v4, *number)))?;
-                host.add_address(interface, &with_prefix(address_v6(v6, *number)))?;
-            }
-            for gateway in gateways {
-                host.add_route("default", &gateway.to_string())?;
-            }
+        netns::connect((edge, EDGE_INTERFACE), (router, "edge0"))?;
+        netns::connect((phones_ns, "eth0"), (router, "office0"))?;
+        router.ip(&["link", "add", "wild0", "type", "bridge"])?;
+        router.up("wild0")?;
+        for (port, v4, v6) in [
+            ("edge0", EDGE_V4, EDGE_V6),
+            ("office0", PHONES_V4, PHONES_V6),
+            ("wild0", ATTACKERS_V4, ATTACKERS_V6),
+        ] {
+            router.add_address(port, &with_prefix(address_v4(v4, 1)))?;
+            router.add_address(port, &with_prefix(address_v6(v6, 1)))?;
+        }
+        configure(edge, EDGE_INTERFACE, EDGE_V4, EDGE_V6, servers)?;
+        configure(phones_ns, "eth0", PHONES_V4, PHONES_V6, phones)?;
+        for number in attackers {
+            let netns = Netns::new(&format!("attacker{number}"))?;
+            let port = format!("wild{number}");
+            netns::connect((&netns, "eth0"), (router, &port))?;
+            router.ip(&["link", "set", &port, "master", "wild0"])?;
+            configure(&netns, "eth0", ATTACKERS_V4, ATTACKERS_V6, &[*number])?;
+            attackers_ns.insert(*number, netns);
         }
         Ok(topology)
+    }
+
+    /// The host of an attacker.
+    ///
+    /// # Errors
+    /// If there is none with that number.
+    pub fn attacker(&self, number: u8) -> Result<&Netns> {
+        self.attackers
+            .get(&number)
+            .with_context(|| format!("no attacker {number}"))
     }
 
     /// The IPv4 address of a server.
@@ -123,6 +135,16 @@ impl Topology {
     pub fn attacker_v6(number: u8) -> IpAddr {
         address_v6(ATTACKERS_V6, number)
     }
+}
+
+/// Gives a host its addresses and its way to everybody else.
+fn configure(host: &Netns, interface: &str, v4: [u8; 3], v6: u16, numbers: &[u8]) -> Result<()> {
+    for number in numbers {
+        host.add_address(interface, &with_prefix(address_v4(v4, *number)))?;
+        host.add_address(interface, &with_prefix(address_v6(v6, *number)))?;
+    }
+    host.add_route("default", &address_v4(v4, 1).to_string())?;
+    host.add_route("default", &address_v6(v6, 1).to_string())
 }
 
 fn address_v4([a, b, c]: [u8; 3], number: u8) -> IpAddr {
