@@ -11,12 +11,13 @@ mod view;
 
 use std::{
     net::IpAddr,
+    panic,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant, SystemTime},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use nix::unistd::geteuid;
 use xtask::lab::{self, Site, SourceCounters, interrupt};
 
@@ -48,7 +49,9 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     interrupt::install()?;
     // Errors are a verdict too, and by now everything has been cleaned up.
-    let (verdict, code) = match prepare(args).and_then(|binary| perform(binary.as_deref())) {
+    let outcome = panic::catch_unwind(|| prepare(args).and_then(|binary| perform(binary.as_deref())));
+    let outcome = outcome.unwrap_or_else(|_| Err(anyhow!("the demonstration itself panicked")));
+    let (verdict, code) = match outcome {
         Ok(failures) if failures.is_empty() => {
             ("PASS every attacker banned, no phone disturbed".to_owned(), 0)
         }
