@@ -40,6 +40,9 @@ pub(crate) struct Args {
     /// Run the attacks against the bare server: the demonstration must fail then
     #[arg(long, hide = true)]
     without_filter: bool,
+    /// Demonstrate this sip-filter instead of the one built from here
+    #[arg(long, hide = true, value_name = "FILE", conflicts_with = "without_filter")]
+    binary: Option<PathBuf>,
 }
 
 /// Runs the demonstration. The last line it prints is the verdict.
@@ -70,7 +73,10 @@ fn prepare(args: &Args) -> Result<Option<PathBuf>> {
         "network namespaces and XDP need root: sudo cargo xtask demo"
     );
     ensure_set_up(args)?;
-    let binary = (!args.without_filter).then(filter::build).transpose()?;
+    let binary = match &args.binary {
+        Some(binary) => Some(std::path::absolute(binary)?),
+        None => (!args.without_filter).then(filter::build).transpose()?,
+    };
     interrupt::check()?;
     lab::sweep()?;
     Ok(binary)
@@ -80,7 +86,10 @@ fn prepare(args: &Args) -> Result<Option<PathBuf>> {
 fn ensure_set_up(args: &Args) -> Result<()> {
     let path = std::env::var_os("PATH").context("no PATH")?;
     let has = |tool: &&str| std::env::split_paths(&path).any(|dir: PathBuf| dir.join(tool).is_file());
-    let ready = || TOOLS.iter().all(has) && (args.without_filter || ToolchainRecord::load().is_some());
+    let ready = || {
+        TOOLS.iter().all(has)
+            && (args.without_filter || args.binary.is_some() || ToolchainRecord::load().is_some())
+    };
     if !ready() {
         setup::run()?;
     }
