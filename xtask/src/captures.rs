@@ -29,9 +29,7 @@ const ATTACKER: u8 = 21;
 pub(crate) fn run() -> Result<()> {
     interrupt::install()?;
     lab::sweep()?;
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .with_file_name("sip-filter")
-        .join("tests/captures");
+    let dir = crate::process::workspace().join("sip-filter/tests/captures");
     std::fs::create_dir_all(&dir)?;
     let phone = Phone {
         address: Topology::phone_v4(PHONE),

@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpStream},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
     time::{Duration, SystemTime},
 };
@@ -21,16 +21,9 @@ const METRICS: &str = "127.0.0.1:9798";
 
 /// Builds the release binary and returns where it is.
 pub(crate) fn build() -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut child = Command::new(cargo)
-        .args([
-            "build",
-            "--release",
-            "--package",
-            "sip-filter",
-            "--message-format=json-render-diagnostics",
-        ])
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name(""))
+    let package = ["build", "--release", "--package", "sip-filter"];
+    let mut child = crate::process::cargo(package)
+        .arg("--message-format=json-render-diagnostics")
         .stdout(Stdio::piped())
         .spawn()
         .context("can't start cargo")?;

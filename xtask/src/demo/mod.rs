@@ -10,25 +10,26 @@ mod verdict;
 mod view;
 
 use std::{
+    ffi::OsStr,
     net::IpAddr,
+    os::unix::process::CommandExt as _,
     panic,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant, SystemTime},
 };
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use nix::unistd::geteuid;
-use xtask::lab::{self, Site, SourceCounters, interrupt};
+use anyhow::{Context as _, Result, anyhow, bail};
+use xtask::lab::{self, Site, SourceCounters, command, interrupt};
 
 use self::{
     attacker::Attacker,
     filter::Filter,
     phones::RunningPhone,
-    verdict::{AttackerRecord, PhoneRecord, Sample},
+    verdict::{AttackerRecord, PhoneRecord, Sample, Verdict},
     view::View,
 };
-use crate::{setup, toolchain_record::ToolchainRecord};
+use crate::{process::Privilege, setup, toolchain_record::ToolchainRecord};
 
 /// How often counters and bans are read.
 const SAMPLING: Duration = Duration::from_millis(100);
@@ -55,10 +56,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let outcome = panic::catch_unwind(|| prepare(args).and_then(|binary| perform(binary.as_deref())));
     let outcome = outcome.unwrap_or_else(|_| Err(anyhow!("the demonstration itself panicked")));
     let (verdict, code) = match outcome {
-        Ok(failures) if failures.is_empty() => {
-            ("PASS every attacker banned, no phone disturbed".to_owned(), 0)
-        }
-        Ok(failures) => (format!("FAIL {}", failures.join("; ")), 1),
+        Ok(Verdict::Pass(text)) => (format!("PASS {text}"), 0),
+        Ok(Verdict::Fail(text)) => (format!("FAIL {text}"), 1),
         Err(error) => (format!("FAIL {}", format!("{error:#}").replace('\n', " | ")), 1),
     };
     println!("\ndemo: {verdict}");
@@ -66,38 +65,43 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     std::process::exit(code)
 }
 
-/// Makes sure that everything needed is there; returns the filter's binary.
+/// Makes sure that everything needed is there, root's rights last; returns the filter's binary.
 fn prepare(args: &Args) -> Result<Option<PathBuf>> {
-    ensure!(
-        geteuid().is_root(),
-        "network namespaces and XDP need root: sudo cargo xtask demo"
-    );
-    ensure_set_up(args)?;
+    let needs_build = !args.without_filter && args.binary.is_none();
+    let has_tools = TOOLS.into_iter().all(command::exists);
+    if !has_tools || (needs_build && ToolchainRecord::load().is_none()) {
+        setup::run()?;
+    }
     let binary = match &args.binary {
         Some(binary) => Some(std::path::absolute(binary)?),
-        None => (!args.without_filter).then(filter::build).transpose()?,
+        None => needs_build.then(filter::build).transpose()?,
     };
     interrupt::check()?;
+    if Privilege::look() != Privilege::Root {
+        return Err(become_root(binary.as_deref()));
+    }
     lab::sweep()?;
     Ok(binary)
 }
 
-/// Runs `cargo xtask setup` if something is missing.
-fn ensure_set_up(args: &Args) -> Result<()> {
-    let path = std::env::var_os("PATH").context("no PATH")?;
-    let has = |tool: &&str| std::env::split_paths(&path).any(|dir: PathBuf| dir.join(tool).is_file());
-    let ready = || {
-        TOOLS.iter().all(has)
-            && (args.without_filter || args.binary.is_some() || ToolchainRecord::load().is_some())
+/// Continues as root with what the user has built; returns only if that fails.
+fn become_root(binary: Option<&Path>) -> anyhow::Error {
+    let Ok(program) = std::env::current_exe() else {
+        return anyhow!("can't find myself");
     };
-    if !ready() {
-        setup::run()?;
+    let mut args: Vec<&OsStr> = vec!["demo".as_ref()];
+    match binary {
+        Some(binary) => args.extend(["--binary".as_ref(), binary.as_os_str()]),
+        None => args.push("--without-filter".as_ref()),
     }
-    Ok(())
+    match Privilege::look().command(&program.to_string_lossy(), args) {
+        Some(mut command) => anyhow!(command.exec()).context("can't become root"),
+        None => anyhow!("network namespaces and XDP need root, and there is no sudo"),
+    }
 }
 
-/// Sets the scene, lets everything happen, tears down, and returns what speaks against a pass.
-fn perform(binary: Option<&Path>) -> Result<Vec<String>> {
+/// Sets the scene, lets everything happen, and tears down.
+fn perform(binary: Option<&Path>) -> Result<Verdict> {
     let mut view = View::new();
     view.event("building the network and starting the SIP server");
     let accounts = phones::accounts();
@@ -238,7 +242,7 @@ impl Scene {
     }
 
     /// The summary and the verdict.
-    fn conclude(mut self, site: &Site) -> Result<Vec<String>> {
+    fn conclude(mut self, site: &Site) -> Result<Verdict> {
         self.view.erase();
         for phone in &mut self.phones {
             phone.tick()?;
@@ -250,6 +254,6 @@ impl Scene {
             view::metrics(&filter::scrape(&site.topology.edge)?);
             println!("\n{}", filter.status()?.trim_end());
         }
-        Ok(verdict::failures(&attackers, &phones))
+        Ok(Verdict::of(&attackers, &phones))
     }
 }

@@ -130,12 +130,41 @@ impl PhoneRecord {
     }
 }
 
-/// Everything that speaks against a pass; empty is a pass.
-pub(crate) fn failures(attackers: &[AttackerRecord], phones: &[PhoneRecord]) -> Vec<String> {
-    let attackers = attackers.iter().flat_map(AttackerRecord::failures);
-    attackers
-        .chain(phones.iter().flat_map(PhoneRecord::failures))
-        .collect()
+/// How it ended, in one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It went as it should; the numbers that say so.
+    Pass(String),
+    /// Everything that speaks against a pass.
+    Fail(String),
+}
+
+impl Verdict {
+    pub(crate) fn of(attackers: &[AttackerRecord], phones: &[PhoneRecord]) -> Self {
+        let failures: Vec<String> = attackers
+            .iter()
+            .flat_map(AttackerRecord::failures)
+            .chain(phones.iter().flat_map(PhoneRecord::failures))
+            .collect();
+        if !failures.is_empty() {
+            return Self::Fail(failures.join("; "));
+        }
+        let later: u64 = attackers
+            .iter()
+            .filter_map(AttackerRecord::after)
+            .map(|packets| packets.sent)
+            .sum();
+        let kept: u64 = phones
+            .iter()
+            .map(|phone| phone.registrations.completed + phone.calls.completed)
+            .sum();
+        Self::Pass(format!(
+            "{} of {0} attackers banned, none of their {later} later packets reached the server; all {kept} \
+             registrations and calls of {} phones completed",
+            attackers.len(),
+            phones.len(),
+        ))
+    }
 }
 
 #[cfg(test)]
@@ -171,6 +200,7 @@ mod tests {
             tried: 20,
             completed,
             failed: 20 - completed,
+            repeated: 0,
         };
         PhoneRecord {
             user: "1001".to_owned(),
@@ -192,7 +222,13 @@ mod tests {
         assert_eq!(record.time_to_ban(), Some(Duration::from_millis(220)));
         assert_eq!(record.before(), Packets { sent: 20, reached: 7 });
         assert_eq!(record.after(), Some(Packets { sent: 70, reached: 0 }));
-        assert!(failures(&[record], &[phone(20, false)]).is_empty());
+        let Verdict::Pass(text) = Verdict::of(&[record], &[phone(20, false)]) else {
+            panic!("no pass")
+        };
+        assert!(
+            text.contains("1 of 1 attackers") && text.contains("70 later packets"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -202,10 +238,11 @@ mod tests {
         let silent = attacker(Some(520), &[(300, 0, 0), (700, 20, 7), (900, 20, 7)]);
         let unseen = attacker(Some(520), &[(300, 20, 7), (600, 21, 7)]);
         let absent = attacker(None, &[(300, 0, 0)]);
+        let fails = |attackers: &[_], phones: &[_]| matches!(Verdict::of(attackers, phones), Verdict::Fail(text) if !text.contains(';'));
         for record in [leaky, free, silent, unseen, absent] {
-            assert_eq!(failures(&[record], &[]).len(), 1);
+            assert!(fails(std::slice::from_ref(&record), &[]), "{record:?}");
         }
-        assert_eq!(failures(&[], &[phone(19, false)]).len(), 1);
-        assert_eq!(failures(&[], &[phone(20, true)]).len(), 1);
+        assert!(fails(&[], &[phone(19, false)]));
+        assert!(fails(&[], &[phone(20, true)]));
     }
 }

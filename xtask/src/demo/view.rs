@@ -142,12 +142,13 @@ pub(crate) fn summary(attackers: &[AttackerRecord], phones: &[PhoneRecord]) {
     } in phones
     {
         println!(
-            "  {user} {:<20} {:>3} of {:>3} registrations {:>3} of {:>3} calls  {}",
+            "  {user} {:<20} {:>3} of {:>3} registrations {:>3} of {:>3} calls {:>3} repeated requests  {}",
             address.to_string(),
             registrations.completed,
             registrations.tried,
             calls.completed,
             calls.tried,
+            registrations.repeated + calls.repeated,
             banned
                 .as_ref()
                 .map(|rule| format!("BANNED: {rule}"))

@@ -1,7 +1,10 @@
 //! Short helper commands, run to their end.
 
 use std::{
+    env,
+    ffi::OsString,
     os::unix::process::CommandExt as _,
+    path::PathBuf,
     process::{Command, Output, Stdio},
 };
 
@@ -23,7 +26,23 @@ pub fn run(program: &str, args: &[&str]) -> Result<String> {
 pub fn prepare(program: &str, args: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null()).process_group(0);
+    command.env("PATH", search_path());
     command
+}
+
+/// `PATH` with the administrators' directories, which a root shell may lack; `ip` and `kamailio` are there.
+#[must_use]
+pub fn search_path() -> OsString {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let more = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    let dirs = env::split_paths(&path).filter(|dir| !more.contains(dir));
+    env::join_paths(dirs.chain(more.clone())).unwrap_or(path)
+}
+
+/// Whether a program can be found.
+#[must_use]
+pub fn exists(program: &str) -> bool {
+    env::split_paths(&search_path()).any(|dir| dir.join(program).is_file())
 }
 
 pub(super) fn finish(program: &str, args: &[&str], output: std::io::Result<Output>) -> Result<String> {

@@ -7,6 +7,7 @@
 
 pub mod command;
 pub mod counters;
+pub mod frames;
 pub mod interrupt;
 pub mod kamailio;
 pub mod netns;
@@ -40,6 +41,43 @@ pub const PREFIX: &str = "sipf";
 pub fn sweep() -> Result<()> {
     netns::sweep()?;
     workdir::sweep()
+}
+
+/// Set to `1` where tests that need a real kernel and real programs must fail rather than skip themselves.
+pub const REQUIRE_KERNEL: &str = "SIP_FILTER_REQUIRE_KERNEL";
+
+/// Whether the lab can be used here: by root, and with these programs beside `ip`. For tests, which return
+/// early otherwise, having said why.
+///
+/// # Panics
+/// If the lab can't be used but [`REQUIRE_KERNEL`] is set.
+#[must_use]
+pub fn usable(programs: &[&str]) -> bool {
+    let missing: Vec<&str> = ["ip"]
+        .iter()
+        .chain(programs)
+        .copied()
+        .filter(|p| !command::exists(p))
+        .collect();
+    let problem = if !nix::unistd::geteuid().is_root() {
+        "not root".to_owned()
+    } else if !missing.is_empty() {
+        format!("missing: {}", missing.join(", "))
+    } else {
+        return true;
+    };
+    let required = std::env::var_os(REQUIRE_KERNEL).is_some_and(|value| value == "1");
+    assert!(!required, "the lab can't be used: {problem}");
+    eprint(&format!("skipped: {problem}"));
+    false
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "whoever runs a test must see that it was skipped"
+)]
+fn eprint(line: &str) {
+    eprintln!("{line}");
 }
 
 /// Whether `name` is `sipf-<pid>-…` of a process that no longer runs.

@@ -126,7 +126,8 @@ impl Netns {
             .map(drop)
     }
 
-    /// Adds a VLAN interface on top of `parent`, brings it up and returns its name.
+    /// Adds a VLAN interface on top of `parent`, brings it up and returns its name. Some kernels can't; tagged
+    /// frames can be sent on any by [`super::frames`].
     ///
     /// # Errors
     /// If the kernel refuses it.

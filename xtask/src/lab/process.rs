@@ -18,7 +18,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{Netns, wait};
+use super::{Netns, command, wait};
 
 /// How long a child may take to end by itself after SIGTERM.
 const GRACE: Duration = Duration::from_secs(2);
@@ -46,6 +46,7 @@ impl Process {
             .stdout(output.try_clone()?)
             .stderr(output)
             .process_group(0);
+        command.env("PATH", command::search_path());
         let child = netns.spawn(&mut command)?;
         let group = Pid::from_raw(child.id().try_into()?);
         Ok(Self {

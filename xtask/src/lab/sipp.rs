@@ -53,6 +53,8 @@ pub struct Stats {
     pub completed: u64,
     /// Attempts that went otherwise.
     pub failed: u64,
+    /// Requests sent again because nobody answered in time.
+    pub repeated: u64,
 }
 
 /// A method to flood with.
@@ -264,6 +266,7 @@ fn parse(csv: &str) -> Result<Stats> {
         tried: value("TotalCallCreated")?,
         completed: value("SuccessfulCall(C)")?,
         failed: value("FailedCall(C)")?,
+        repeated: value("Retransmissions(C)")?,
     })
 }
 
@@ -273,15 +276,15 @@ mod tests {
 
     #[test]
     fn the_last_complete_line_counts() {
-        let csv = "StartTime;TotalCallCreated;SuccessfulCall(C);FailedCall(C);\na;1;0;0;\nb;7;5;1;\nc;9;";
-        assert_eq!(
-            parse(csv).unwrap(),
-            Stats {
-                tried: 7,
-                completed: 5,
-                failed: 1
-            }
-        );
+        let csv = "StartTime;TotalCallCreated;SuccessfulCall(C);FailedCall(C);Retransmissions(C);\n\
+                   a;1;0;0;0;\nb;7;5;1;3;\nc;9;";
+        let expected = Stats {
+            tried: 7,
+            completed: 5,
+            failed: 1,
+            repeated: 3,
+        };
+        assert_eq!(parse(csv).unwrap(), expected);
     }
 
     #[test]

@@ -1,13 +1,24 @@
 //! Waiting with a limit.
 
 use std::{
+    net::{SocketAddr, TcpStream},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, bail};
 
-use super::interrupt;
+use super::{Netns, interrupt};
+
+/// Waits until somebody accepts TCP connections at `address` inside `netns`.
+///
+/// # Errors
+/// If nobody does within `limit`.
+pub fn for_port(netns: &Netns, address: SocketAddr, limit: Duration) -> Result<()> {
+    until(&format!("TCP at {address}"), limit, || {
+        netns.enter(|| TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok())
+    })
+}
 
 /// Asks `ready` until it says yes.
 ///
