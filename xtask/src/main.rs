@@ -5,7 +5,9 @@
     reason = "a task runner talks to whoever started it"
 )]
 
+mod captures;
 mod ci_checks;
+mod demo;
 mod ebpf;
 mod process;
 mod setup;
@@ -42,6 +44,10 @@ enum Task {
     CiChecks,
     /// The house rules alone
     Tidy,
+    /// Record the captures under sip-filter/tests/captures anew (root)
+    Captures,
+    /// Show the filter at work: real attackers, a real server, real phones, one verdict (root)
+    Demo(demo::Args),
 }
 
 impl Task {
@@ -52,6 +58,8 @@ impl Task {
             Self::Test(args) => test::run(&args),
             Self::CiChecks => ci_checks::run_all(),
             Self::Tidy => tidy::run(),
+            Self::Captures => captures::run(),
+            Self::Demo(args) => demo::run(&args),
         }
     }
 }

@@ -1,0 +1,3 @@
+//! Library half of the project's tasks: what tests and the demonstration share.
+
+pub mod lab;
