@@ -1,13 +1,13 @@
 //! What became of earlier bans: for the operator's judgement, and for rules that ban longer each time.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, VecDeque},
     time::{Duration, SystemTime},
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::{Origin, Target};
+use super::{Origin, PrefixMap, Target};
 use crate::detect::Rule;
 
 /// Earlier bans kept of one target.
@@ -53,7 +53,7 @@ pub struct Past {
 /// Bounded memory of earlier bans.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    past: HashMap<Target, VecDeque<Past>>,
+    past: PrefixMap<VecDeque<Past>>,
     /// By the end of the last ban, to find the oldest.
     by_age: BTreeSet<(SystemTime, Target)>,
     /// Made room, and still in the store.
@@ -63,33 +63,67 @@ pub struct History {
 impl History {
     /// Earlier bans of exactly this target, oldest first.
     pub fn of(&self, target: Target) -> impl DoubleEndedIterator<Item = &Past> {
-        self.past.get(&target).into_iter().flatten()
+        self.past.get(target).into_iter().flatten()
+    }
+
+    /// Earlier bans of everything that covers `target`, newest first.
+    #[must_use]
+    pub fn covering(&self, target: Target) -> Vec<(Target, &Past)> {
+        let all = self.past.covering(target);
+        let mut found: Vec<_> = all
+            .flat_map(|(of, past)| past.iter().map(move |past| (of, past)))
+            .collect();
+        found.sort_by_key(|(_, past)| std::cmp::Reverse(past.ended));
+        found
+    }
+
+    /// Bans by rules that count against a target: those since an operator last let it go. With the end of the last.
+    pub fn offences(&self) -> impl Iterator<Item = (Target, u32, SystemTime)> {
+        self.past.iter().filter_map(|(target, past)| {
+            let counting = past
+                .iter()
+                .rev()
+                .take_while(|past| past.ended_by != EndedBy::Unbanned)
+                .filter(|past| past.origin == Origin::Detector);
+            let count = u32::try_from(counting.count()).unwrap_or(u32::MAX);
+            (count > 0).then_some((target, count, past.back()?.ended))
+        })
+    }
+
+    /// Puts back what the store remembers.
+    pub fn restore(&mut self, target: Target, past: impl IntoIterator<Item = Past>) {
+        for past in past {
+            self.push(target, past);
+        }
     }
 
     /// Remembers one.
     pub(super) fn push(&mut self, target: Target, past: Past) {
         let ended = past.ended;
-        let entries = self.past.entry(target).or_default();
-        if let Some(last) = entries.back() {
-            self.by_age.remove(&(last.ended, target));
+        if let Some(entries) = self.past.get_mut(target) {
+            if let Some(last) = entries.back() {
+                self.by_age.remove(&(last.ended, target));
+            }
+            if entries.len() == PER_TARGET {
+                entries.pop_front();
+            }
+            entries.push_back(past);
+        } else {
+            self.past.insert(target, VecDeque::from([past]));
         }
-        if entries.len() == PER_TARGET {
-            entries.pop_front();
-        }
-        entries.push_back(past);
         self.by_age.insert((ended, target));
         while self.past.len() > TARGETS {
             let Some((_, oldest)) = self.by_age.pop_first() else {
                 break;
             };
-            self.past.remove(&oldest);
+            self.past.remove(oldest);
             self.forgotten.push(oldest);
         }
     }
 
     /// Takes back the last one, if it is `past`.
     pub(super) fn take_back(&mut self, target: Target, past: &Past) {
-        let Some(entries) = self.past.get_mut(&target) else {
+        let Some(entries) = self.past.get_mut(target) else {
             return;
         };
         if entries.back() != Some(past) {
@@ -99,7 +133,7 @@ impl History {
         self.by_age.remove(&(past.ended, target));
         match entries.back() {
             Some(last) => drop(self.by_age.insert((last.ended, target))),
-            None => drop(self.past.remove(&target)),
+            None => drop(self.past.remove(target)),
         }
     }
 
@@ -109,7 +143,7 @@ impl History {
         while let Some((ended, target)) = self.by_age.first().copied() {
             if now.duration_since(ended).is_ok_and(|age| age > KEPT) {
                 self.by_age.pop_first();
-                self.past.remove(&target);
+                self.past.remove(target);
                 self.forgotten.push(target);
             } else {
                 break;
@@ -119,13 +153,13 @@ impl History {
         let forgotten = std::mem::take(&mut self.forgotten);
         forgotten
             .into_iter()
-            .filter(|target| !self.past.contains_key(target))
+            .filter(|target| self.past.get(*target).is_none())
             .collect()
     }
 
     /// All targets with their earlier bans.
     pub fn iter(&self) -> impl Iterator<Item = (Target, &VecDeque<Past>)> {
-        self.past.iter().map(|(target, past)| (*target, past))
+        self.past.iter()
     }
 }
 
@@ -169,6 +203,33 @@ mod tests {
         assert_eq!(history.by_age.len(), TARGETS);
         assert_eq!(history.of(target("0.0.0.0")).count(), 0);
         assert_eq!(history.of(target("0.0.0.1")).count(), 1);
+    }
+
+    #[test]
+    fn bans_by_rules_count_since_an_operator_let_go() {
+        let mut history = History::default();
+        for (ended, ended_by, origin) in [
+            (1, EndedBy::Expired, Origin::Detector),
+            (2, EndedBy::Unbanned, Origin::Detector),
+            (3, EndedBy::Expired, Origin::Detector),
+            (4, EndedBy::Expired, Origin::Manual),
+            (5, EndedBy::Replaced, Origin::Detector),
+        ] {
+            let past = Past {
+                ended_by,
+                origin,
+                ..past(ended)
+            };
+            history.push(target("192.0.2.1"), past);
+        }
+        let offences: Vec<_> = history.offences().collect();
+        assert_eq!(offences, [(target("192.0.2.1"), 2, past(5).ended)]);
+        let newest_first: Vec<_> = history
+            .covering(target("192.0.2.1"))
+            .iter()
+            .map(|(_, past)| past.ended)
+            .collect();
+        assert!(newest_first.is_sorted_by_key(std::cmp::Reverse));
     }
 
     #[test]

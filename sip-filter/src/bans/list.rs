@@ -4,7 +4,7 @@
 //! taken back if one of them refuses.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     net::IpAddr,
     time::{Duration, SystemTime},
 };
@@ -320,6 +320,27 @@ impl BanList {
     #[must_use]
     pub fn history(&self) -> &History {
         &self.history
+    }
+
+    /// Bans by rules that count against a target, with the end of the last: those of the history, and the one in
+    /// force.
+    #[must_use]
+    pub fn offences(&self) -> Vec<(Target, u32, SystemTime)> {
+        let mut offences: HashMap<Target, (u32, SystemTime)> = self
+            .history
+            .offences()
+            .map(|(target, count, ended)| (target, (count, ended)))
+            .collect();
+        for entry in self.iter().filter(|entry| entry.ban.origin == Origin::Detector) {
+            let ended = entry.ban.expires.unwrap_or(entry.ban.created);
+            let offence = offences.entry(entry.ban.target).or_insert((0, ended));
+            offence.0 += 1;
+            offence.1 = offence.1.max(ended);
+        }
+        offences
+            .into_iter()
+            .map(|(target, (count, ended))| (target, count, ended))
+            .collect()
     }
 
     /// Earlier bans.

@@ -101,6 +101,13 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Writer {
+    /// Writes what is queued and closes the store; what is submitted afterwards fails.
+    pub fn close(&mut self) {
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
             // A panic of the writer was reported as such already.

@@ -4,6 +4,7 @@
 //! a type cannot express. Both report file, line and key.
 
 mod check;
+mod difference;
 mod limits;
 mod load;
 mod locate;
