@@ -2,6 +2,7 @@
 
 pub mod bans;
 pub mod config;
+pub mod daemon;
 pub mod dataplane;
 pub mod detect;
 pub mod units;

@@ -28,7 +28,7 @@ const FILE: &str = "bans.redb";
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The directory cannot be made.
-    #[error("cannot create the state directory {path}: {source}")]
+    #[error("cannot create the state directory {path}")]
     Directory {
         /// Which.
         path: String,

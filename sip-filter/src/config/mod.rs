@@ -324,6 +324,7 @@ impl Config {
             ("socket_group", self.socket_group != new.socket_group),
             ("admin_group", self.admin_group != new.admin_group),
             ("xdp_mode", self.xdp_mode != new.xdp_mode),
+            ("protect", self.protect != new.protect),
             (
                 "ipv6_source_prefix",
                 self.ipv6_source_prefix != new.ipv6_source_prefix,
@@ -350,6 +351,7 @@ impl Config {
             socket_group: old.socket_group,
             admin_group: old.admin_group,
             xdp_mode: old.xdp_mode,
+            protect: old.protect,
             ipv6_source_prefix: old.ipv6_source_prefix,
             tables: old.tables,
             metrics: old.metrics,
