@@ -1,6 +1,6 @@
 //! The configuration: what may be set, its defaults, and how it reaches the kernel program.
 //!
-//! Reading has two steps. Serde checks the shape and every value by itself ([`load`]); [`check`] then looks at what
+//! Reading has two steps. Serde checks the shape and every value by itself (`load`); `check` then looks at what
 //! a type cannot express. Both report file, line and key.
 
 mod check;

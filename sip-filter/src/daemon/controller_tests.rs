@@ -412,3 +412,24 @@ fn a_reload_changes_what_it_can_and_names_the_rest() {
     assert!(bench.planes.iter().all(|plane| plane.state().allowed.len() == 2));
     assert!(bench.planes[0].state().config.as_ref().unwrap().simulate);
 }
+
+#[test]
+fn floods_are_reported_once_a_minute_and_not_endlessly() {
+    use sip_filter_common::sip::Class;
+    let mut bench = Bench::new(Config::default());
+    let flood = |bench: &mut Bench, sources: u8| {
+        for host in 0..sources {
+            let source = target(&format!("192.0.2.{host}"));
+            bench
+                .controller
+                .note_flood(source, Class::Invite, true, bench.clock);
+        }
+        bench.kinds().len()
+    };
+    assert_eq!(flood(&mut bench, 3), 3);
+    assert_eq!(flood(&mut bench, 3), 3, "the same ones again");
+    assert_eq!(flood(&mut bench, 200), 50, "too many to be told one by one");
+    bench.clock = bench.clock.after(Duration::from_secs(61));
+    assert_eq!(flood(&mut bench, 2), 52);
+    assert_eq!(bench.kinds()[0], JournalKind::Flood);
+}
