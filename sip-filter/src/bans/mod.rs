@@ -1,5 +1,21 @@
 //! The ban list: who is banned, since when, why and by whom. It is the truth; the kernel tables are its image.
 
+mod clock;
+mod history;
+mod list;
 mod model;
+mod policy;
+mod prefix_map;
+mod record;
+mod store;
+mod writer;
 
+pub use clock::Clock;
+pub use history::{EndedBy, History, Past};
+pub use list::{BanList, Change, Entry, NewBan, Outcome};
 pub use model::{Ban, Evidence, Origin, Scope, Target};
+pub use policy::{AllowOrigin, Allowed, Policy, Refusal};
+pub use prefix_map::PrefixMap;
+pub use record::BootId;
+pub use store::{Batch, Loaded, Store, StoreError};
+pub use writer::{Receipt, Writer};

@@ -1,0 +1,154 @@
+//! How bans, allow-list entries and history look in the store: JSON, so that a record can be read by hand and a
+//! newer version may add fields.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{AllowOrigin, Allowed, Ban, Clock, Entry, Evidence, Origin, Past, Scope, Target};
+use crate::detect::Rule;
+
+/// Identifies one run of the kernel: boot times of different runs have nothing to do with each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootId(Arc<str>);
+
+impl BootId {
+    /// Any text.
+    #[must_use]
+    pub fn new(id: &str) -> Self {
+        Self(id.into())
+    }
+
+    /// Of the running kernel. If it cannot be read, an id that fits no other is used, and bans go by wall clock.
+    #[must_use]
+    pub fn current() -> Self {
+        match std::fs::read_to_string("/proc/sys/kernel/random/boot_id") {
+            Ok(id) => Self::new(id.trim()),
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the boot id: restored bans go by wall clock");
+                Self::new(&format!("unknown-{:?}", SystemTime::now()))
+            }
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct BanRecord {
+    origin: Origin,
+    #[serde(default)]
+    rule: Option<Rule>,
+    #[serde(default)]
+    reason: String,
+    #[serde(default)]
+    scope: Scope,
+    created: Time,
+    /// By wall clock: for another boot.
+    expires: Option<Time>,
+    /// By boot time, if it is the same boot still.
+    #[serde(default)]
+    deadline: Option<Deadline>,
+    #[serde(default)]
+    hits: u64,
+    #[serde(default)]
+    last_hit: Option<Time>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    evidence: Option<Evidence>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Deadline {
+    boot_id: String,
+    nanoseconds: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct AllowRecord {
+    #[serde(default)]
+    comment: String,
+    created: Option<Time>,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Time(#[serde(with = "crate::units::rfc3339")] SystemTime);
+
+/// Writes a record. Our own types always can be.
+fn json<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+pub(super) fn write_ban(entry: &Entry, clock: Clock, boot_id: &BootId) -> Vec<u8> {
+    let ban = entry.at(clock);
+    json(&BanRecord {
+        origin: ban.origin,
+        rule: ban.rule,
+        reason: ban.reason,
+        scope: ban.scope,
+        created: Time(ban.created),
+        expires: ban.expires.map(Time),
+        deadline: entry.deadline.map(|deadline| Deadline {
+            boot_id: boot_id.0.to_string(),
+            nanoseconds: u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX),
+        }),
+        hits: ban.hits,
+        last_hit: ban.last_hit.map(Time),
+        evidence: ban.evidence,
+    })
+}
+
+pub(super) fn read_ban(
+    target: Target,
+    bytes: &[u8],
+    clock: Clock,
+    boot_id: &BootId,
+) -> serde_json::Result<Entry> {
+    let record: BanRecord = serde_json::from_slice(bytes)?;
+    let deadline = match (record.deadline, record.expires) {
+        (Some(deadline), _) if deadline.boot_id == *boot_id.0 => {
+            Some(Duration::from_nanos(deadline.nanoseconds))
+        }
+        (_, Some(Time(expires))) => Some(clock.to_boot(expires)),
+        (_, None) => None,
+    };
+    Ok(Entry {
+        ban: Ban {
+            target,
+            origin: record.origin,
+            rule: record.rule,
+            reason: record.reason,
+            scope: record.scope,
+            created: record.created.0,
+            expires: deadline.map(|deadline| clock.to_wall(deadline)),
+            hits: record.hits,
+            last_hit: record.last_hit.map(|time| time.0),
+            evidence: record.evidence,
+        },
+        deadline,
+    })
+}
+
+pub(super) fn write_allowed(entry: &Allowed) -> Vec<u8> {
+    json(&AllowRecord {
+        comment: entry.comment.clone(),
+        created: entry.created.map(Time),
+    })
+}
+
+pub(super) fn read_allowed(bytes: &[u8]) -> serde_json::Result<Allowed> {
+    let record: AllowRecord = serde_json::from_slice(bytes)?;
+    Ok(Allowed {
+        origin: AllowOrigin::Operator,
+        comment: record.comment,
+        created: record.created.map(|time| time.0),
+    })
+}
+
+pub(super) fn write_history<'a>(past: impl Iterator<Item = &'a Past>) -> Vec<u8> {
+    json(&past.collect::<Vec<_>>())
+}
+
+pub(super) fn read_history(bytes: &[u8]) -> serde_json::Result<Vec<Past>> {
+    serde_json::from_slice(bytes)
+}

@@ -1,0 +1,359 @@
+//! The durable copy of the ban list, the allow-list and the history.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+};
+
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableError,
+};
+
+use super::{
+    Allowed, BootId, Clock, Entry, Past, Target,
+    record::{read_allowed, read_ban, read_history, write_allowed, write_ban, write_history},
+};
+
+/// Version of the tables and of what records mean. A reader of this version ignores fields it does not know, so
+/// only what it would get wrong raises it.
+const SCHEMA: u64 = 1;
+
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const SCHEMA_KEY: &str = "schema";
+
+/// The file's name in the state directory.
+const FILE: &str = "bans.redb";
+
+/// The state cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The directory cannot be made.
+    #[error("cannot create the state directory {path}")]
+    Directory {
+        /// Which.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another process has it.
+    #[error("{path} is in use: another sip-filter runs with this state directory")]
+    InUse {
+        /// The file.
+        path: String,
+    },
+    /// Written by a newer version.
+    #[error(
+        "{path} was written by a newer sip-filter (schema {found}, this version reads {SCHEMA}); nothing was changed: \
+         install the newer version again, or move the file away to start without bans"
+    )]
+    Newer {
+        /// The file.
+        path: String,
+        /// Its version.
+        found: u64,
+    },
+    /// Not ours, or broken.
+    #[error(
+        "{path} is damaged ({reason}); nothing was changed: restore it from a backup, or move it away to start \
+         without bans and import a list with `sip-filter import`"
+    )]
+    Damaged {
+        /// The file.
+        path: String,
+        /// What was found.
+        reason: String,
+    },
+    /// Reading or writing failed.
+    #[error("cannot access {path}: {reason}")]
+    Failed {
+        /// The file.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What a change concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Table {
+    Bans,
+    Allow,
+    History,
+}
+
+impl Table {
+    const ALL: [Self; 3] = [Self::Bans, Self::Allow, Self::History];
+
+    const fn definition(self) -> TableDefinition<'static, &'static str, &'static [u8]> {
+        TableDefinition::new(match self {
+            Self::Bans => "bans",
+            Self::Allow => "allow",
+            Self::History => "history",
+        })
+    }
+}
+
+/// Changes that are written together or not at all, in this order.
+#[derive(Debug, Default)]
+pub struct Batch(Vec<(Table, Target, Option<Vec<u8>>)>);
+
+impl Batch {
+    /// A ban was made or changed.
+    pub fn put_ban(&mut self, entry: &Entry, clock: Clock, boot_id: &BootId) {
+        let record = write_ban(entry, clock, boot_id);
+        self.0.push((Table::Bans, entry.ban.target, Some(record)));
+    }
+
+    /// A ban ended.
+    pub fn remove_ban(&mut self, target: Target) {
+        self.0.push((Table::Bans, target, None));
+    }
+
+    /// An operator allowed a target.
+    pub fn put_allowed(&mut self, target: Target, entry: &Allowed) {
+        self.0.push((Table::Allow, target, Some(write_allowed(entry))));
+    }
+
+    /// An operator took it back.
+    pub fn remove_allowed(&mut self, target: Target) {
+        self.0.push((Table::Allow, target, None));
+    }
+
+    /// The history of a target, replacing what is there; none at all removes it.
+    pub fn put_history<'a>(&mut self, target: Target, past: impl Iterator<Item = &'a Past>) {
+        let mut past = past.peekable();
+        let record = past.peek().is_some().then(|| write_history(past));
+        self.0.push((Table::History, target, record));
+    }
+
+    /// Appends another.
+    pub(super) fn append(&mut self, mut other: Self) {
+        self.0.append(&mut other.0);
+    }
+
+    /// Whether there is nothing to write.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Everything the store holds.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// Bans, also those that ended meanwhile: collecting them is the list's business.
+    pub bans: Vec<Entry>,
+    /// What operators allowed.
+    pub allowed: Vec<(Target, Allowed)>,
+    /// Earlier bans by target, oldest first.
+    pub history: Vec<(Target, Vec<Past>)>,
+    /// Records that could not be understood, such as bans by a rule of a newer version. They stay in the store.
+    pub unreadable: usize,
+}
+
+/// An open store.
+pub struct Store {
+    path: PathBuf,
+    /// Missing after a failed write: redb refuses everything from then on, so the file is opened anew.
+    database: Option<Database>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the store of a state directory, and makes both if they are missing.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the file is then as it was.
+    pub fn open(directory: &Path) -> Result<Self, StoreError> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o750)
+            .create(directory)
+            .map_err(|source| StoreError::Directory {
+                path: directory.display().to_string(),
+                source,
+            })?;
+        let path = directory.join(FILE);
+        let database = guarded(&path, || open(&path))?;
+        Ok(Self {
+            path,
+            database: Some(database),
+        })
+    }
+
+    /// Reads everything.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if the file is.
+    pub fn load(&self, clock: Clock, boot_id: &BootId) -> Result<Loaded, StoreError> {
+        let Some(database) = &self.database else {
+            return Err(failed(&self.path, "it is closed"));
+        };
+        guarded(&self.path, || {
+            let transaction = database.begin_read().map_err(|error| self.damaged(&error))?;
+            let mut loaded = Loaded::default();
+            for table in Table::ALL {
+                let rows = transaction
+                    .open_table(table.definition())
+                    .map_err(|error| self.damaged(&error))?;
+                for row in rows.iter().map_err(|error| self.damaged(&error))? {
+                    let (key, value) = row.map_err(|error| self.damaged(&error))?;
+                    if read_row(table, key.value(), value.value(), clock, boot_id, &mut loaded).is_none() {
+                        tracing::warn!(
+                            ?table,
+                            key = key.value(),
+                            "a record of the store cannot be understood and is left alone"
+                        );
+                        loaded.unreadable += 1;
+                    }
+                }
+            }
+            Ok(loaded)
+        })
+    }
+
+    /// Writes a batch; on return it is on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it could not be written; then none of it is.
+    pub fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        guarded(&self.path, || {
+            let database = match self.database.take() {
+                Some(database) => database,
+                None => open(&self.path)?,
+            };
+            write(&database, batch).map_err(|error| failed(&self.path, error))?;
+            self.database = Some(database);
+            Ok(())
+        })
+    }
+
+    fn damaged(&self, error: &dyn std::fmt::Display) -> StoreError {
+        damaged(&self.path, error)
+    }
+}
+
+fn read_row(
+    table: Table,
+    key: &str,
+    value: &[u8],
+    clock: Clock,
+    boot_id: &BootId,
+    into: &mut Loaded,
+) -> Option<()> {
+    let target: Target = key.parse().ok()?;
+    match table {
+        Table::Bans => into.bans.push(read_ban(target, value, clock, boot_id).ok()?),
+        Table::Allow => into.allowed.push((target, read_allowed(value).ok()?)),
+        Table::History => into.history.push((target, read_history(value).ok()?)),
+    }
+    Some(())
+}
+
+fn damaged(path: &Path, reason: impl std::fmt::Display) -> StoreError {
+    StoreError::Damaged {
+        path: path.display().to_string(),
+        reason: reason.to_string(),
+    }
+}
+
+fn failed(path: &Path, reason: impl std::fmt::Display) -> StoreError {
+    StoreError::Failed {
+        path: path.display().to_string(),
+        reason: reason.to_string(),
+    }
+}
+
+/// redb may panic over a file that something else damaged: to the operator that is one more kind of damage, and the
+/// data plane must live on.
+fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(damaged(path, "the database library gave up")))
+}
+
+fn open(path: &Path) -> Result<Database, StoreError> {
+    let mut database = Database::create(path).map_err(|error| match error {
+        DatabaseError::DatabaseAlreadyOpen => StoreError::InUse {
+            path: path.display().to_string(),
+        },
+        DatabaseError::Storage(StorageError::Io(source))
+            if !matches!(
+                source.kind(),
+                std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof
+            ) =>
+        {
+            failed(path, source)
+        }
+        other => damaged(path, other),
+    })?;
+    if !database.check_integrity().map_err(|error| damaged(path, error))? {
+        tracing::warn!(path = %path.display(), "the store was damaged and has been repaired");
+    }
+    check_schema(&database, path)?;
+    Ok(database)
+}
+
+/// The version is looked at before anything is written, so that a newer file stays as it is.
+fn check_schema(database: &Database, path: &Path) -> Result<(), StoreError> {
+    let broken = |error: redb::Error| damaged(path, error);
+    let found = {
+        let transaction = database.begin_read().map_err(|error| broken(error.into()))?;
+        match transaction.open_table(META) {
+            Ok(meta) => meta
+                .get(SCHEMA_KEY)
+                .map_err(|error| broken(error.into()))?
+                .map(|version| version.value()),
+            Err(TableError::TableDoesNotExist(_)) => None,
+            Err(error) => return Err(broken(error.into())),
+        }
+    };
+    match found {
+        Some(SCHEMA) => Ok(()),
+        Some(found) => Err(StoreError::Newer {
+            path: path.display().to_string(),
+            found,
+        }),
+        None => initialise(database).map_err(|error| failed(path, error)),
+    }
+}
+
+fn initialise(database: &Database) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    transaction.open_table(META)?.insert(SCHEMA_KEY, SCHEMA)?;
+    for table in Table::ALL {
+        transaction.open_table(table.definition())?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+fn write(database: &Database, batch: &Batch) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    for table in Table::ALL {
+        let mut rows = transaction.open_table(table.definition())?;
+        for (_, target, record) in batch.0.iter().filter(|(of, ..)| *of == table) {
+            let key = target.to_string();
+            match record {
+                Some(record) => drop(rows.insert(key.as_str(), record.as_slice())?),
+                None => drop(rows.remove(key.as_str())?),
+            }
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

@@ -1,0 +1,247 @@
+//! What must survive does, and what cannot be read is left as it was.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use super::*;
+use crate::bans::{AllowOrigin, BanList, EndedBy, NewBan, Origin, Receipt, Scope, Writer};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn clock(boot: u64) -> Clock {
+    Clock {
+        wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+        boot: Duration::from_secs(boot),
+    }
+}
+
+fn entry(target: &str, seconds: Option<u64>, clock: Clock) -> Entry {
+    let new = NewBan {
+        target: target.parse().unwrap(),
+        origin: Origin::Detector,
+        rule: Some(crate::detect::Rule::FloodInvite),
+        reason: "because \u{1F4DE}".to_owned(),
+        scope: Scope::All,
+        lifetime: seconds.map(Duration::from_secs),
+        created: None,
+        evidence: None,
+    };
+    BanList::default().ban(new, clock).1.unwrap().after.unwrap()
+}
+
+fn batch_of(entries: &[Entry], clock: Clock, boot_id: &BootId) -> Batch {
+    let mut batch = Batch::default();
+    for entry in entries {
+        batch.put_ban(entry, clock, boot_id);
+    }
+    batch
+}
+
+#[test]
+fn what_is_written_is_read_back_without_a_clean_close() {
+    let dir = tempfile::tempdir().unwrap();
+    let boot = BootId::new("a");
+    let entries = [
+        entry("192.0.2.1", Some(600), clock(50)),
+        entry("2001:db8::/64", None, clock(50)),
+    ];
+    let allowed = Allowed {
+        origin: AllowOrigin::Operator,
+        comment: "carrier".to_owned(),
+        created: Some(clock(50).wall),
+    };
+    let past = Past {
+        origin: Origin::Manual,
+        rule: None,
+        reason: String::new(),
+        created: clock(0).wall,
+        ended: clock(0).wall,
+        ended_by: EndedBy::Unbanned,
+    };
+    let mut store = Store::open(dir.path()).unwrap();
+    let mut batch = batch_of(&entries, clock(50), &boot);
+    batch.put_allowed("198.51.100.0/24".parse().unwrap(), &allowed);
+    batch.put_history("192.0.2.1".parse().unwrap(), [&past].into_iter());
+    batch.put_history("192.0.2.9".parse().unwrap(), std::iter::empty());
+    store.write(&batch).unwrap();
+    // What the disk holds at this moment is what a kill leaves behind.
+    let killed = tempfile::tempdir().unwrap();
+    std::fs::copy(dir.path().join(FILE), killed.path().join(FILE)).unwrap();
+
+    for directory in [killed.path(), dir.path()] {
+        if directory == dir.path() {
+            assert!(matches!(Store::open(directory), Err(StoreError::InUse { .. })));
+            store.database = None;
+        }
+        let loaded = Store::open(directory).unwrap().load(clock(60), &boot).unwrap();
+        assert_eq!(loaded.unreadable, 0);
+        let ends: Vec<_> = loaded
+            .bans
+            .iter()
+            .map(|entry| (entry.ban.target, entry.deadline))
+            .collect();
+        assert_eq!(
+            ends,
+            [entries[0].clone(), entries[1].clone()].map(|entry| (entry.ban.target, entry.deadline))
+        );
+        assert_eq!(loaded.bans[1].ban, entries[1].ban);
+        assert_eq!(
+            loaded.allowed,
+            [("198.51.100.0/24".parse().unwrap(), allowed.clone())]
+        );
+        assert_eq!(
+            loaded.history,
+            [("192.0.2.1".parse().unwrap(), vec![past.clone()])]
+        );
+    }
+}
+
+#[test]
+fn after_a_restart_boot_time_counts_and_after_a_reboot_wall_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let boot = BootId::new("a");
+    let mut store = Store::open(dir.path()).unwrap();
+    let entries = [entry("192.0.2.1", Some(600), clock(1_000))];
+    store.write(&batch_of(&entries, clock(1_000), &boot)).unwrap();
+
+    // Same boot, 100 s later, the wall clock a day off.
+    let mut now = clock(1_100);
+    now.wall += DAY;
+    let loaded = store.load(now, &boot).unwrap();
+    assert_eq!(loaded.bans[0].deadline, Some(Duration::from_secs(1_600)));
+
+    // Another boot 100 s of wall time later: 500 s remain of the 600.
+    let mut now = clock(20);
+    now.wall += Duration::from_secs(100);
+    let loaded = store.load(now, &BootId::new("b")).unwrap();
+    assert_eq!(loaded.bans[0].deadline, Some(Duration::from_secs(520)));
+    now.wall += Duration::from_secs(500);
+    let loaded = store.load(now, &BootId::new("b")).unwrap();
+    assert_eq!(loaded.bans[0].deadline, Some(now.boot));
+}
+
+#[test]
+fn a_file_of_a_newer_version_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(FILE);
+    {
+        let store = Store::open(dir.path()).unwrap();
+        let transaction = store.database.as_ref().unwrap().begin_write().unwrap();
+        transaction
+            .open_table(META)
+            .unwrap()
+            .insert(SCHEMA_KEY, SCHEMA + 2)
+            .unwrap();
+        transaction.commit().unwrap();
+    }
+    let error = Store::open(dir.path()).unwrap_err();
+    assert!(matches!(error, StoreError::Newer { found: 3, .. }), "{error}");
+    assert!(error.to_string().starts_with(&format!(
+        "{} was written by a newer sip-filter (schema 3, this version reads 1)",
+        path.display()
+    )));
+    let again = Store::open(dir.path()).unwrap_err();
+    assert!(matches!(again, StoreError::Newer { found: 3, .. }));
+}
+
+#[test]
+fn a_damaged_file_is_named_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(FILE);
+    {
+        let boot = BootId::new("a");
+        let mut store = Store::open(dir.path()).unwrap();
+        let entries: Vec<_> = (0..200)
+            .map(|host| entry(&format!("192.0.2.{host}"), None, clock(0)))
+            .collect();
+        store.write(&batch_of(&entries, clock(0), &boot)).unwrap();
+    }
+    let good = std::fs::read(&path).unwrap();
+    let mut scribbled = good.clone();
+    for byte in scribbled.iter_mut().skip(4_096).step_by(7) {
+        *byte ^= 0x55;
+    }
+    let garbage = vec![b'x'; 100_000];
+    for bad in [garbage, good[..good.len() / 3].to_vec(), scribbled] {
+        std::fs::write(&path, &bad).unwrap();
+        let error = Store::open(dir.path())
+            .and_then(|store| store.load(clock(0), &BootId::new("a")))
+            .unwrap_err();
+        assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+        assert!(
+            error.to_string().starts_with(&path.display().to_string()),
+            "{error}"
+        );
+        assert!(std::fs::read(&path).unwrap() == bad, "changed");
+    }
+}
+
+#[test]
+fn a_record_that_cannot_be_understood_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path()).unwrap();
+    let future = br#"{"origin":"fleet","created":"2030-01-01T00:00:00Z","expires":null}"#;
+    let target: Target = "192.0.2.1".parse().unwrap();
+    store
+        .write(&Batch(vec![(Table::Bans, target, Some(future.to_vec()))]))
+        .unwrap();
+    for _ in 0..2 {
+        let loaded = store.load(clock(0), &BootId::new("a")).unwrap();
+        assert_eq!((loaded.bans.len(), loaded.unreadable), (0, 1));
+    }
+}
+
+#[test]
+fn fifty_thousand_bans_take_less_than_two_seconds() {
+    let dir = tempfile::tempdir().unwrap();
+    let boot = BootId::new("a");
+    let entries: Vec<_> = (0_u32..50_000)
+        .map(|host| {
+            let ip = std::net::Ipv4Addr::from(0x0a00_0000 + host);
+            entry(&ip.to_string(), Some(86_400), clock(0))
+        })
+        .collect();
+    let mut store = Store::open(dir.path()).unwrap();
+    let start = Instant::now();
+    store.write(&batch_of(&entries, clock(0), &boot)).unwrap();
+    let took = start.elapsed();
+    assert_eq!(store.load(clock(0), &boot).unwrap().bans.len(), 50_000);
+    // The limit is for a release build; a debug build on a loaded machine gets some slack.
+    assert!(
+        took < Duration::from_secs(if cfg!(debug_assertions) { 6 } else { 2 }),
+        "{took:?}"
+    );
+}
+
+#[test]
+fn the_writer_has_written_when_it_says_so_and_when_it_is_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let boot = BootId::new("a");
+    let writer = Writer::start(Store::open(dir.path()).unwrap()).unwrap();
+    let receipts: Vec<Receipt> = (0..100)
+        .map(|host| {
+            let entries = [entry(&format!("192.0.2.{host}"), None, clock(0))];
+            writer.submit(batch_of(&entries, clock(0), &boot))
+        })
+        .collect();
+    for receipt in receipts {
+        receipt.wait().unwrap();
+    }
+    let killed = tempfile::tempdir().unwrap();
+    std::fs::copy(dir.path().join(FILE), killed.path().join(FILE)).unwrap();
+    let count = |path: &Path| {
+        Store::open(path)
+            .unwrap()
+            .load(clock(0), &boot)
+            .unwrap()
+            .bans
+            .len()
+    };
+    assert_eq!(count(killed.path()), 100);
+
+    let mut batch = Batch::default();
+    batch.remove_ban("192.0.2.7".parse().unwrap());
+    writer.submit(batch).detach();
+    assert!(writer.healthy());
+    drop(writer);
+    assert_eq!(count(dir.path()), 99);
+}

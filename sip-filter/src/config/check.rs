@@ -1,0 +1,139 @@
+//! What the types of the configuration cannot express.
+
+use std::{collections::HashSet, path::Path, time::Duration};
+
+use sip_filter_common::{abi, sip::Class};
+
+use super::Config;
+
+/// A key and what is wrong with its value.
+pub(super) type Finding = (String, String);
+
+/// Everything that is wrong, not only the first thing.
+pub(super) fn check(config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut wrong = |key: &str, message: String| findings.push((key.to_owned(), message));
+
+    let mut seen = HashSet::new();
+    for name in &config.interfaces {
+        // IFNAMSIZ is 16 with the final zero; the rest is the kernel's dev_valid_name().
+        let valid = (1..=15).contains(&name.len())
+            && name != "."
+            && name != ".."
+            && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace());
+        if !valid {
+            wrong(
+                "interfaces",
+                format!("\"{name}\" is not the name of a network interface"),
+            );
+        }
+        if !seen.insert(name) {
+            wrong("interfaces", format!("\"{name}\" is listed twice"));
+        }
+    }
+
+    let paths = [
+        ("state_dir", Some(&config.state_dir)),
+        ("socket", Some(&config.socket)),
+        ("metrics.textfile", config.metrics.textfile.as_ref()),
+        ("bpf.pin_root", Some(&config.bpf.pin_root)),
+    ];
+    for (key, path) in paths {
+        if let Some(path) = path
+            && !path.is_absolute()
+        {
+            wrong(key, format!("\"{}\" must be an absolute path", path.display()));
+        }
+    }
+    if config.socket.as_os_str().len() > SOCKET_PATH_MAX {
+        wrong(
+            "socket",
+            format!(
+                "\"{}\" is longer than the {SOCKET_PATH_MAX} bytes a Unix socket may have",
+                config.socket.display()
+            ),
+        );
+    }
+    if config.socket.file_name().is_none() || config.socket == Path::new("/") {
+        wrong("socket", format!("\"{}\" names no file", config.socket.display()));
+    }
+
+    if config.protect.udp_ports.is_empty() && config.protect.tcp_ports.is_empty() {
+        wrong(
+            "protect.udp_ports",
+            "with no TCP port either, nothing would be protected".to_owned(),
+        );
+    }
+    for (key, ports) in [
+        ("protect.udp_ports", &config.protect.udp_ports),
+        ("protect.tcp_ports", &config.protect.tcp_ports),
+    ] {
+        if ports.contains(&0) {
+            wrong(key, "0 is not a port".to_owned());
+        }
+    }
+
+    let mut range = |key: &str, value: u64, least: u64, most: u64| {
+        if !(least..=most).contains(&value) {
+            wrong(key, format!("{value} is not between {least} and {most}"));
+        }
+    };
+    for class in Class::ALL {
+        let burst = config.limits.of(class).burst;
+        range(
+            &format!("limits.{}.burst", class.name()),
+            burst.into(),
+            1,
+            BURST_MAX,
+        );
+    }
+    range("ipv6_source_prefix", config.ipv6_source_prefix.into(), 32, 128);
+    range("bans.widest_prefix4", config.bans.widest_prefix4.into(), 0, 32);
+    range("bans.widest_prefix6", config.bans.widest_prefix6.into(), 0, 128);
+    for (key, entries) in [
+        ("tables.ban4", config.tables.ban4),
+        ("tables.ban6", config.tables.ban6),
+        ("tables.ban6_hosts", config.tables.ban6_hosts),
+        ("tables.networks", config.tables.networks),
+        ("tables.sources", config.tables.sources),
+    ] {
+        range(key, entries.into(), 64, TABLE_MAX);
+    }
+    range(
+        "events.snapshot_bytes",
+        config.events.snapshot_bytes.into(),
+        64,
+        abi::SNAPSHOT_MAX as u64,
+    );
+    range("events.per_source", config.events.per_source.into(), 1, 1_000_000);
+    range("events.per_window", config.events.per_window.into(), 1, 1_000_000);
+
+    if config.bans.hand_duration == Some(Duration::ZERO) {
+        wrong(
+            "bans.hand_duration",
+            "a ban of no length does nothing; write \"permanent\" for one without end".to_owned(),
+        );
+    }
+    if config.metrics.textfile_interval < Duration::from_secs(1) {
+        wrong("metrics.textfile_interval", "is shorter than a second".to_owned());
+    }
+    if let Err(error) = config.log.level.parse::<tracing_subscriber::EnvFilter>() {
+        wrong(
+            "log.level",
+            format!(
+                "\"{}\" is not a level such as \"info\" or a filter: {error}",
+                config.log.level
+            ),
+        );
+    }
+    findings
+}
+
+/// `sun_path` has 108 bytes, the last of which is zero.
+const SOCKET_PATH_MAX: usize = 107;
+
+/// With the slowest rate, one an hour, the tolerance of this burst still fits 64 bits of nanoseconds.
+const BURST_MAX: u64 = 1_000_000;
+
+/// 2²⁶ entries are 0.5 to 1 GiB of kernel memory; more is surely a slip of the pen.
+const TABLE_MAX: u64 = 1 << 26;

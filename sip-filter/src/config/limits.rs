@@ -1,0 +1,193 @@
+//! `[limits]`: what one source may send, by traffic class.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use sip_filter_common::{abi, sip::Class};
+
+use crate::units::{self, Rate};
+
+/// A sustained rate, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitRate(pub Option<Rate>);
+
+impl LimitRate {
+    const fn per_second(count: u64) -> Self {
+        Self(Some(Rate {
+            count,
+            per: std::time::Duration::from_secs(1),
+        }))
+    }
+}
+
+impl fmt::Display for LimitRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(rate) => rate.fmt(f),
+            None => f.write_str("unlimited"),
+        }
+    }
+}
+
+impl Serialize for LimitRate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for LimitRate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        units::parse_rate(&text).map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// The limit of one class for one source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct LimitSetting {
+    /// Sustained.
+    pub rate: LimitRate,
+    /// Packets at once.
+    pub burst: u32,
+}
+
+impl LimitSetting {
+    const fn per_second(count: u64, burst: u32) -> Self {
+        Self {
+            rate: LimitRate::per_second(count),
+            burst,
+        }
+    }
+
+    /// In the kernel's arithmetic.
+    #[must_use]
+    pub fn kernel(self) -> abi::Limit {
+        self.rate.0.map_or(abi::Limit::UNLIMITED, |rate| {
+            let per = u64::try_from(rate.per.as_nanos()).unwrap_or(u64::MAX);
+            abi::Limit::new(rate.count, per, u64::from(self.burst))
+        })
+    }
+}
+
+/// Limits of all classes.
+///
+/// The defaults start from whom they must never hurt: an office of 80 phones behind one address that registers anew
+/// all at once after a power cut, and a call centre with 50 calls a second through digest authentication (two
+/// INVITEs each). Attackers are caught by the detection rules; these limits only cap what one source can cost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "RawLimits")]
+pub struct Limits {
+    /// REGISTER.
+    pub register: LimitSetting,
+    /// INVITE.
+    pub invite: LimitSetting,
+    /// OPTIONS.
+    pub options: LimitSetting,
+    /// SUBSCRIBE.
+    pub subscribe: LimitSetting,
+    /// Every other method.
+    pub other: LimitSetting,
+    /// Responses.
+    pub response: LimitSetting,
+    /// CRLF, STUN, empty datagrams.
+    pub keepalive: LimitSetting,
+    /// Everything else.
+    pub garbage: LimitSetting,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            register: LimitSetting::per_second(20, 400),
+            invite: LimitSetting::per_second(100, 500),
+            options: LimitSetting::per_second(50, 200),
+            subscribe: LimitSetting::per_second(50, 400),
+            other: LimitSetting::per_second(1_000, 2_000),
+            response: LimitSetting::per_second(1_000, 2_000),
+            keepalive: LimitSetting::per_second(200, 1_000),
+            garbage: LimitSetting::per_second(200, 1_000),
+        }
+    }
+}
+
+impl Limits {
+    /// The limit of a class.
+    #[must_use]
+    pub const fn of(&self, class: Class) -> LimitSetting {
+        match class {
+            Class::Register => self.register,
+            Class::Invite => self.invite,
+            Class::Options => self.options,
+            Class::Subscribe => self.subscribe,
+            Class::OtherRequest => self.other,
+            Class::Response => self.response,
+            Class::KeepAlive => self.keepalive,
+            Class::Garbage => self.garbage,
+        }
+    }
+}
+
+/// As written: what is left out of a class's table is that class's default, not a common one.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawLimits {
+    register: RawLimit,
+    invite: RawLimit,
+    options: RawLimit,
+    subscribe: RawLimit,
+    other: RawLimit,
+    response: RawLimit,
+    keepalive: RawLimit,
+    garbage: RawLimit,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawLimit {
+    rate: Option<LimitRate>,
+    burst: Option<u32>,
+}
+
+impl RawLimit {
+    fn or(self, default: LimitSetting) -> LimitSetting {
+        LimitSetting {
+            rate: self.rate.unwrap_or(default.rate),
+            burst: self.burst.unwrap_or(default.burst),
+        }
+    }
+}
+
+impl From<RawLimits> for Limits {
+    fn from(raw: RawLimits) -> Self {
+        let default = Self::default();
+        Self {
+            register: raw.register.or(default.register),
+            invite: raw.invite.or(default.invite),
+            options: raw.options.or(default.options),
+            subscribe: raw.subscribe.or(default.subscribe),
+            other: raw.other.or(default.other),
+            response: raw.response.or(default.response),
+            keepalive: raw.keepalive.or(default.keepalive),
+            garbage: raw.garbage.or(default.garbage),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_is_the_default_of_that_class() {
+        let limits: Limits = toml::from_str("[register]\nrate = \"30/s\"\n[garbage]\nburst = 5\n").unwrap();
+        assert_eq!(limits.register, LimitSetting::per_second(30, 400));
+        assert_eq!(limits.garbage, LimitSetting::per_second(200, 5));
+        assert_eq!(limits.invite, Limits::default().invite);
+    }
+
+    #[test]
+    fn unlimited_is_unlimited() {
+        let limits: Limits = toml::from_str("register.rate = \"unlimited\"").unwrap();
+        assert_eq!(limits.register.kernel(), abi::Limit::UNLIMITED);
+    }
+}

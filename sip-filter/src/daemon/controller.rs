@@ -1,0 +1,444 @@
+//! The one place where ban list, kernel tables and store are kept the same.
+//!
+//! Synchronous: it is called under a lock, by the API's threads and by the event loop. The order is always list,
+//! kernel tables, store: what is decided is enforced at once, and if a table refuses, everything is taken back before
+//! anybody knows. The store is written by its own thread; an operator's request is answered only once its [`Receipt`]
+//! says so, and taken back if it says no.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    error::{ControlError, chain},
+    journal::{Journal, JournalEvent, JournalKind},
+    plane::Plane,
+};
+use crate::{
+    bans::{
+        Allowed, BanList, Batch, BootId, Change, Clock, EndedBy, Entry, Loaded, Origin, Policy, Receipt,
+        Scope, Target, Writer,
+    },
+    config::Config,
+    dataplane::{ImageError, KernelBan},
+    detect::Rule,
+};
+
+/// The kernel keeps the end of a ban less exactly than we do.
+const DEADLINE_TOLERANCE: Duration = Duration::from_secs(5);
+
+/// What an operation did to be undone, should it turn out that it cannot be saved.
+#[derive(Debug)]
+pub(super) enum Undo {
+    /// Entries of the ban list.
+    Bans(Vec<Change>),
+    /// Operator's entries of the allow-list as they were.
+    Allowed(Vec<(Target, Option<Allowed>)>),
+}
+
+/// An operation that is in force, and is to be acknowledged once it is saved.
+#[derive(Debug)]
+#[must_use]
+pub struct Done<T> {
+    /// The answer.
+    pub value: T,
+    /// When it is saved.
+    pub(super) receipt: Receipt,
+    /// How to take it back.
+    pub(super) undo: Undo,
+}
+
+/// Counts since the start, for metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Bans made, by origin and rule.
+    pub added: BTreeMap<(Origin, Option<Rule>), u64>,
+    /// Bans that ended, by how.
+    pub ended: HashMap<EndedBy, u64>,
+    /// Decisions of rules that were not carried out: allow-listed, own address, too wide, no room.
+    pub refused: u64,
+    /// Decisions of shadow rules, by rule.
+    pub shadow: BTreeMap<Rule, u64>,
+}
+
+/// See the module.
+pub struct Controller {
+    pub(super) config: Config,
+    pub(super) list: BanList,
+    pub(super) policy: Policy,
+    pub(super) planes: Vec<Box<dyn Plane>>,
+    pub(super) journal: Arc<Journal>,
+    pub(super) totals: Totals,
+    pub(super) writer: Writer,
+    pub(super) boot_id: BootId,
+    /// Bans with hits that are not saved yet.
+    pub(super) touched: HashSet<Target>,
+    /// Whom an operator let go: the engine is to forget them.
+    pub(super) forgiven: Vec<Target>,
+    /// When a rule's decision that was not carried out, or a class over its limit, was last reported of a target.
+    pub(super) reported: HashMap<(Target, &'static str), Duration>,
+    /// Start of the current minute of reports of floods, and how many there were in it.
+    pub(super) floods: (Duration, u32),
+    /// Writing back failed: tables may differ from the list.
+    pub(super) dirty: bool,
+}
+
+impl std::fmt::Debug for Controller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Controller")
+            .field("bans", &self.list.len())
+            .field("planes", &self.planes.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Controller {
+    /// A controller with what the store holds, and no data plane yet.
+    #[must_use]
+    pub fn new(config: Config, loaded: Loaded, writer: Writer, boot_id: BootId, clock: Clock) -> Self {
+        let mut policy = Policy::new(&config);
+        for (target, entry) in loaded.allowed {
+            policy.allow(target, entry);
+        }
+        let mut list = BanList::default();
+        for (target, past) in loaded.history {
+            list.history_mut().restore(target, past);
+        }
+        for entry in loaded.bans {
+            list.restore(entry);
+        }
+        let mut controller = Self {
+            config,
+            list,
+            policy,
+            planes: Vec::new(),
+            journal: Arc::default(),
+            totals: Totals::default(),
+            writer,
+            boot_id,
+            touched: HashSet::new(),
+            forgiven: Vec::new(),
+            reported: HashMap::new(),
+            floods: (Duration::ZERO, 0),
+            dirty: false,
+        };
+        controller.expire(clock);
+        controller
+    }
+
+    /// Adds a data plane: fills its tables, and only then attaches its program.
+    ///
+    /// # Errors
+    /// If its tables cannot take the list, or it cannot be attached; it is not added then.
+    pub fn add_plane(&mut self, mut plane: Box<dyn Plane>, clock: Clock) -> Result<(), ControlError> {
+        plane
+            .configure(&self.config)
+            .map_err(|source| ControlError::Configure {
+                interface: plane.name().to_owned(),
+                source,
+            })?;
+        plane.image().set_allowed(&self.policy.kernel_networks())?;
+        fill(plane.as_mut(), &self.list, clock)?;
+        plane.attach().map_err(|source| ControlError::Attach {
+            interface: plane.name().to_owned(),
+            source,
+        })?;
+        self.planes.push(plane);
+        Ok(())
+    }
+
+    /// Takes over the addresses of this host; kernel tables follow if they changed. Bans that exist stay: the kernel
+    /// program exempts own addresses.
+    pub fn set_own(&mut self, addresses: Vec<IpAddr>) {
+        if self.policy.set_own(addresses)
+            && let Err(error) = self.write_allowed()
+        {
+            self.dirty = true;
+            tracing::error!(
+                error = chain(&error),
+                "the kernel tables do not know the new addresses of this host"
+            );
+        }
+    }
+
+    /// Compares every table with the list and repairs what differs; returns how many entries did.
+    ///
+    /// # Errors
+    /// If a table refuses.
+    pub fn reconcile(&mut self, clock: Clock) -> Result<usize, ControlError> {
+        self.write_allowed()?;
+        let mut repaired = 0;
+        for plane in &mut self.planes {
+            repaired += fill(plane.as_mut(), &self.list, clock)?;
+        }
+        self.dirty = false;
+        Ok(repaired)
+    }
+
+    /// Repairs tables after a failure to write back, if there was one.
+    pub(super) fn repair(&mut self, clock: Clock) {
+        if !self.dirty {
+            return;
+        }
+        match self.reconcile(clock) {
+            Ok(repaired) => tracing::info!(repaired, "the kernel tables agree with the ban list again"),
+            Err(error) => tracing::debug!(
+                error = chain(&error),
+                "the kernel tables still differ from the ban list"
+            ),
+        }
+    }
+
+    /// Brings changes of the list to every table, or undoes them everywhere, the list included.
+    pub(super) fn enforce(&mut self, changes: &[Change]) -> Result<(), ImageError> {
+        let mut written: Vec<(usize, &Change)> = Vec::new();
+        let mut outcome = Ok(());
+        'planes: for (index, plane) in self.planes.iter_mut().enumerate() {
+            for change in changes {
+                if let Err(error) = write(plane.as_mut(), change.target, change.after.as_ref()) {
+                    outcome = Err(error);
+                    break 'planes;
+                }
+                written.push((index, change));
+            }
+        }
+        if outcome.is_err() {
+            for (index, change) in written.into_iter().rev() {
+                let plane = self.planes[index].as_mut();
+                if let Err(error) = write(plane, change.target, change.before.as_ref()) {
+                    self.dirty = true;
+                    tracing::error!(error = chain(&error), target = %change.target, "a ban could not be taken back");
+                }
+            }
+            self.revert(changes);
+        }
+        outcome
+    }
+
+    fn revert(&mut self, changes: &[Change]) {
+        for change in changes.iter().rev() {
+            self.list.revert(change);
+        }
+    }
+
+    /// Queues changes for the store.
+    pub(super) fn save(&mut self, changes: &[Change], clock: Clock) -> Receipt {
+        let mut batch = Batch::default();
+        for change in changes {
+            match &change.after {
+                Some(entry) => batch.put_ban(entry, clock, &self.boot_id),
+                None => batch.remove_ban(change.target),
+            }
+            if change.past.is_some() {
+                batch.put_history(change.target, self.list.history().of(change.target));
+            }
+            self.touched.remove(&change.target);
+        }
+        self.writer.submit(batch)
+    }
+
+    /// Takes back what could not be saved, as far as nothing else happened to the same targets since.
+    pub(super) fn undo(&mut self, undo: Undo, clock: Clock) {
+        match undo {
+            Undo::Bans(changes) => {
+                let current: Vec<Change> = changes
+                    .into_iter()
+                    .rev()
+                    .filter(|change| {
+                        let now = self.list.get(change.target).map(|entry| entry.deadline);
+                        now == change.after.as_ref().map(|entry| entry.deadline)
+                    })
+                    .collect();
+                let mut back = Vec::with_capacity(current.len());
+                for change in current {
+                    self.list.revert(&change);
+                    back.push(Change {
+                        target: change.target,
+                        before: change.after,
+                        after: change.before,
+                        past: None,
+                    });
+                }
+                if let Err(error) = self.enforce(&back) {
+                    self.dirty = true;
+                    tracing::error!(
+                        error = chain(&error),
+                        "bans that could not be saved could not be taken back either"
+                    );
+                    return;
+                }
+                // The store tries again until it works; then it must find this, not what was taken back.
+                self.save(&back, clock).detach();
+                let message = format!("{} changes were taken back: they could not be saved", back.len());
+                self.journal
+                    .record(JournalEvent::new(clock.wall, JournalKind::Refused, message));
+            }
+            Undo::Allowed(entries) => {
+                let mut batch = Batch::default();
+                for (target, entry) in entries.into_iter().rev() {
+                    match entry {
+                        Some(entry) => {
+                            batch.put_allowed(target, &entry);
+                            self.policy.allow(target, entry);
+                        }
+                        None => {
+                            batch.remove_allowed(target);
+                            self.policy.disallow(target);
+                        }
+                    }
+                }
+                if let Err(error) = self.write_allowed() {
+                    self.dirty = true;
+                    tracing::error!(error = chain(&error), "the allow-list could not be taken back");
+                }
+                self.writer.submit(batch).detach();
+            }
+        }
+    }
+
+    /// Brings the allow-list to every table. Its entries only ever let more pass, so planes that have it already keep
+    /// it when another refuses; the caller takes it back.
+    pub(super) fn write_allowed(&mut self) -> Result<(), ImageError> {
+        let networks = self.policy.kernel_networks();
+        for plane in &mut self.planes {
+            plane.image().set_allowed(&networks)?;
+        }
+        Ok(())
+    }
+
+    /// Puts a configuration in force on every data plane, or on none.
+    pub(super) fn configure(&mut self, config: Config) -> Result<(), ControlError> {
+        for index in 0..self.planes.len() {
+            let Err(source) = self.planes[index].configure(&config) else {
+                continue;
+            };
+            let interface = self.planes[index].name().to_owned();
+            for plane in &mut self.planes[..index] {
+                if let Err(error) = plane.configure(&self.config) {
+                    tracing::error!(
+                        interface = plane.name(),
+                        error = chain(&error),
+                        "the settings before could not be put back"
+                    );
+                }
+            }
+            return Err(ControlError::Configure { interface, source });
+        }
+        self.config = config;
+        Ok(())
+    }
+
+    /// Writes what is queued and closes the store: nothing is saved any more.
+    pub(super) fn close(&mut self) {
+        self.writer.close();
+    }
+
+    /// The configuration in force; `simulate` is the mode now.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The journal.
+    #[must_use]
+    pub fn journal(&self) -> &Arc<Journal> {
+        &self.journal
+    }
+
+    /// The ban list.
+    #[must_use]
+    pub fn bans(&self) -> &BanList {
+        &self.list
+    }
+
+    /// Counts since the start.
+    #[must_use]
+    pub fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// The data planes.
+    #[must_use]
+    pub fn planes(&self) -> &[Box<dyn Plane>] {
+        &self.planes
+    }
+
+    /// The data planes.
+    pub fn planes_mut(&mut self) -> &mut [Box<dyn Plane>] {
+        &mut self.planes
+    }
+
+    /// Whether everything decided so far could be saved.
+    #[must_use]
+    pub fn saves(&self) -> bool {
+        self.writer.healthy()
+    }
+
+    /// Whether the kernel tables agree with the ban list, as far as is known.
+    #[must_use]
+    pub fn agrees(&self) -> bool {
+        !self.dirty
+    }
+
+    /// Number of bans by origin, scope and family (`ipv4`, `ipv6`), for metrics.
+    #[must_use]
+    pub fn counts(&self) -> HashMap<(Origin, Scope, &'static str), u64> {
+        let mut counts = HashMap::new();
+        for entry in self.list.iter() {
+            let family = match entry.ban.target.net() {
+                ipnet::IpNet::V4(_) => "ipv4",
+                ipnet::IpNet::V6(_) => "ipv6",
+            };
+            *counts
+                .entry((entry.ban.origin.clone(), entry.ban.scope, family))
+                .or_default() += 1;
+        }
+        counts
+    }
+}
+
+/// Writes whatever a table does not have as the list does; returns how many entries.
+fn fill(plane: &mut dyn Plane, list: &BanList, clock: Clock) -> Result<usize, ImageError> {
+    let mut written = 0;
+    let image = plane.image();
+    for entry in list
+        .iter()
+        .filter(|entry| entry.deadline.is_none_or(|end| end > clock.boot))
+    {
+        let wanted = kernel(entry);
+        let same = image.get(entry.ban.target).is_some_and(|found| {
+            found.scope == wanted.scope
+                && match (found.expires, wanted.expires) {
+                    (None, None) => true,
+                    (Some(found), Some(wanted)) => found.abs_diff(wanted) <= DEADLINE_TOLERANCE,
+                    _ => false,
+                }
+        });
+        if !same {
+            image.put(entry.ban.target, wanted)?;
+            written += 1;
+        }
+    }
+    Ok(written)
+}
+
+fn kernel(entry: &Entry) -> KernelBan {
+    KernelBan {
+        scope: entry.ban.scope,
+        expires: entry.deadline,
+    }
+}
+
+fn write(plane: &mut dyn Plane, target: Target, entry: Option<&Entry>) -> Result<(), ImageError> {
+    match entry {
+        Some(entry) => plane.image().put(target, kernel(entry)),
+        None => plane.image().remove(target),
+    }
+}
+
+#[cfg(test)]
+#[path = "controller_tests.rs"]
+mod tests;

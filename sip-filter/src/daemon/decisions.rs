@@ -1,0 +1,278 @@
+//! What happens by itself: decisions of rules, bans that end, hits.
+
+use std::time::Duration;
+
+use sip_filter_common::sip::Class;
+
+use super::{
+    controller::Controller,
+    error::{ControlError, chain},
+    journal::{JournalEvent, JournalKind},
+    operations::LOGGED_ONE_BY_ONE,
+};
+use crate::{
+    bans::{Batch, Clock, NewBan, Origin, Outcome, Scope, Target},
+    config::Config,
+    dataplane::ImageError,
+    detect::Decision,
+};
+
+/// A rule's decision on a target that is not carried out is reported once in this time: an allow-listed customer in
+/// a loop would else fill the journal.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
+
+/// Decisions whose last report is remembered.
+const REPORTS: usize = 10_000;
+
+/// Sources over a limit reported in that time. A big flood has many, and the counters tell its size.
+const FLOODS: u32 = 50;
+
+/// What became of a [`Decision`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// Banned, or the ban now ends later. In force.
+    Banned,
+    /// There is a ban that lasts longer.
+    Unchanged,
+    /// The rule only reports.
+    Shadow,
+    /// Not done, to keep somebody from being locked out.
+    Refused,
+    /// Not done: a table has no room, or the kernel refused.
+    Failed,
+}
+
+/// What a reload did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Dotted keys whose new value is in force.
+    pub changed: Vec<String>,
+    /// Keys, or groups of keys, whose new value takes effect at the next start.
+    pub needs_restart: Vec<&'static str>,
+}
+
+impl Controller {
+    /// Carries out what a rule decided. In force on return; it is saved a moment later.
+    pub fn apply(&mut self, decision: &Decision, clock: Clock) -> Applied {
+        let target = decision.target;
+        let evidence = &decision.evidence;
+        let reason = format!(
+            "{} in {} s, threshold {}",
+            evidence.count, evidence.window_seconds, evidence.threshold
+        );
+        if decision.shadow {
+            *self.totals.shadow.entry(decision.rule).or_default() += 1;
+            let message = format!("would ban {target} (shadow rule): {reason}");
+            self.report(decision, JournalKind::WouldBan, message, clock);
+            return Applied::Shadow;
+        }
+        if let Err(refusal) = self.policy.permit(target, false) {
+            self.totals.refused += 1;
+            self.report(
+                decision,
+                JournalKind::Refused,
+                format!("not banned: {refusal} ({reason})"),
+                clock,
+            );
+            return Applied::Refused;
+        }
+        let (outcome, change) = self.list.ban(
+            NewBan {
+                target,
+                origin: Origin::Detector,
+                rule: Some(decision.rule),
+                reason,
+                scope: Scope::Sip,
+                lifetime: Some(decision.ban_for),
+                created: None,
+                evidence: Some(evidence.clone()),
+            },
+            clock,
+        );
+        let Some(change) = change else {
+            debug_assert_eq!(outcome, Outcome::Unchanged);
+            return Applied::Unchanged;
+        };
+        if let Err(error) = self.enforce(std::slice::from_ref(&change)) {
+            self.totals.refused += 1;
+            self.report(
+                decision,
+                JournalKind::Refused,
+                format!("{target} is not banned: {}", chain(&error)),
+                clock,
+            );
+            return Applied::Failed;
+        }
+        self.note_ban(&change, clock);
+        self.save(std::slice::from_ref(&change), clock).detach();
+        Applied::Banned
+    }
+
+    fn report(&mut self, decision: &Decision, kind: JournalKind, message: String, clock: Clock) {
+        let key = (decision.target, decision.rule.name());
+        let recent = |then: &Duration| clock.boot.saturating_sub(*then) < REPORT_EVERY;
+        if self.reported.get(&key).is_some_and(recent) {
+            return;
+        }
+        if self.reported.len() >= REPORTS {
+            self.reported.retain(|_, then| recent(then));
+            if self.reported.len() >= REPORTS {
+                self.reported.clear();
+            }
+        }
+        self.reported.insert(key, clock.boot);
+        self.journal.record(JournalEvent {
+            target: Some(decision.target),
+            origin: Some(Origin::Detector),
+            rule: Some(decision.rule),
+            shadow: true,
+            evidence: Some(decision.evidence.clone()),
+            ..JournalEvent::new(clock.wall, kind, message)
+        });
+    }
+
+    /// Reports that a source is over the limit of a class: once a minute, and of not too many sources.
+    pub fn note_flood(&mut self, target: Target, class: Class, dropped: bool, clock: Clock) {
+        let key = (target, class.name());
+        let reported = self.reported.get(&key);
+        if reported.is_some_and(|then| clock.boot.saturating_sub(*then) < REPORT_EVERY) {
+            return;
+        }
+        if clock.boot.saturating_sub(self.floods.0) >= REPORT_EVERY {
+            self.floods = (clock.boot, 0);
+        }
+        if self.floods.1 >= FLOODS {
+            return;
+        }
+        self.floods.1 += 1;
+        self.reported.insert(key, clock.boot);
+        let verb = if dropped { "is dropped" } else { "would be dropped" };
+        self.journal.record(JournalEvent {
+            target: Some(target),
+            shadow: !dropped,
+            ..JournalEvent::new(
+                clock.wall,
+                JournalKind::Flood,
+                format!("{target} is over limits.{}: what exceeds it {verb}", class.name()),
+            )
+        });
+    }
+
+    /// Collects bans that have ended. The kernel has stopped enforcing them by itself.
+    pub fn expire(&mut self, clock: Clock) {
+        let changes = self.list.expire(clock);
+        if changes.is_empty() {
+            return;
+        }
+        for change in &changes {
+            self.count_ended(change);
+            for plane in &mut self.planes {
+                if let Err(error) = plane.image().remove(change.target) {
+                    // It is not enforced any more and only takes up room.
+                    self.dirty = true;
+                    tracing::warn!(error = chain(&error), target = %change.target, "an ended ban could not be removed");
+                }
+            }
+            let event = JournalEvent {
+                target: Some(change.target),
+                origin: change.past.as_ref().map(|past| past.origin.clone()),
+                rule: change.past.as_ref().and_then(|past| past.rule),
+                ..JournalEvent::new(
+                    clock.wall,
+                    JournalKind::BanExpired,
+                    format!("the ban of {} has ended", change.target),
+                )
+            };
+            if changes.len() > LOGGED_ONE_BY_ONE {
+                self.journal.record_silently(event);
+            } else {
+                self.journal.record(event);
+            }
+        }
+        if changes.len() > LOGGED_ONE_BY_ONE {
+            tracing::info!(count = changes.len(), "bans have ended");
+        }
+        self.save(&changes, clock).detach();
+    }
+
+    /// Fetches how many packets each ban stopped since the last time.
+    pub fn harvest_hits(&mut self, clock: Clock) {
+        let (list, touched) = (&mut self.list, &mut self.touched);
+        for plane in &mut self.planes {
+            plane.image().take_hits(&mut |target, packets| {
+                if packets > 0 && list.add_hits(target, packets, clock) {
+                    touched.insert(target);
+                }
+            });
+        }
+    }
+
+    /// Saves hits, forgets old history, and repairs what could not be written before. To be called each minute, and
+    /// at the end.
+    pub fn tidy(&mut self, clock: Clock) {
+        let mut batch = Batch::default();
+        for target in self.touched.drain() {
+            if let Some(entry) = self.list.get(target) {
+                batch.put_ban(entry, clock, &self.boot_id);
+            }
+        }
+        for target in self.list.history_mut().purge(clock.wall) {
+            batch.put_history(target, std::iter::empty());
+        }
+        self.writer.submit(batch).detach();
+        self.reported
+            .retain(|_, then| clock.boot.saturating_sub(*then) < REPORT_EVERY);
+        self.repair(clock);
+    }
+
+    /// Puts a new configuration in force, except for what needs a restart.
+    ///
+    /// # Errors
+    /// [`ControlError`] if an interface does not take it; the configuration before is then in force.
+    pub fn reload(&mut self, new: Config, clock: Clock) -> Result<Reloaded, ControlError> {
+        let restart = self.config.restart_needed(&new);
+        let effective = self.config.reloaded(new);
+        let (old_config, old_policy) = (self.config.clone(), self.policy.clone());
+        self.policy.configure(&effective);
+        let result: Result<(), ControlError> = self
+            .write_allowed()
+            .map_err(ImageError::into)
+            .and_then(|()| self.configure(effective));
+        if let Err(error) = result {
+            self.policy = old_policy;
+            if let Err(error) = self.write_allowed() {
+                self.dirty = true;
+                tracing::error!(error = chain(&error), "the allow-list could not be put back");
+            }
+            return Err(error);
+        }
+        if old_config.simulate != self.config.simulate {
+            let mode = if self.config.simulate {
+                "simulating"
+            } else {
+                "enforcing"
+            };
+            self.journal
+                .record(JournalEvent::new(clock.wall, JournalKind::ModeChanged, mode));
+        }
+        let message = if restart.is_empty() {
+            "the configuration was read again".to_owned()
+        } else {
+            format!(
+                "the configuration was read again; these take effect at the next start: {}",
+                restart.join(", ")
+            )
+        };
+        self.journal
+            .record(JournalEvent::new(clock.wall, JournalKind::Reloaded, message));
+        Ok(Reloaded {
+            changed: old_config.differences(&self.config),
+            needs_restart: restart,
+        })
+    }
+
+    /// Whom operators let go since the last call: the engine is to forget them.
+    pub fn take_forgiven(&mut self) -> Vec<Target> {
+        std::mem::take(&mut self.forgiven)
+    }
+}

@@ -1,0 +1,161 @@
+//! A data plane in memory, with all the ways to fail.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use ipnet::IpNet;
+use sip_filter_common::abi;
+use tokio::sync::mpsc;
+
+use super::{PacketEvent, Plane};
+use crate::{
+    bans::Target,
+    config::Config,
+    dataplane::{Counters, DataplaneError, Image, ImageError, KernelBan, TableFill, XdpMode},
+};
+
+/// What a fake holds; the test keeps a handle of it.
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) bans: HashMap<Target, KernelBan>,
+    pub(super) allowed: Vec<IpNet>,
+    pub(super) config: Option<Config>,
+    pub(super) attached: bool,
+    pub(super) hits: Vec<(Target, u64)>,
+    pub(super) sink: Option<mpsc::Sender<Vec<PacketEvent>>>,
+    pub(super) events_lost: u64,
+    /// Room for bans.
+    pub(super) room: Option<usize>,
+    /// Room for allowed networks.
+    pub(super) room_allowed: Option<usize>,
+    pub(super) refuse_config: bool,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct Fake(Arc<Mutex<State>>);
+
+impl Fake {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    pub(super) fn plane(&self) -> Box<dyn Plane> {
+        Box::new(FakePlane(self.clone()))
+    }
+
+    pub(super) fn targets(&self) -> Vec<String> {
+        let mut targets: Vec<_> = self.state().bans.keys().copied().collect();
+        targets.sort_unstable();
+        targets.iter().map(ToString::to_string).collect()
+    }
+}
+
+struct FakePlane(Fake);
+
+fn full(table: &'static str, entries: usize) -> ImageError {
+    ImageError::Full {
+        interface: "fake0".to_owned(),
+        table,
+        entries,
+        setting: "tables.ban4",
+    }
+}
+
+impl Plane for FakePlane {
+    fn name(&self) -> &str {
+        "fake0"
+    }
+
+    fn xdp_mode(&self) -> Option<XdpMode> {
+        self.0.state().attached.then_some(XdpMode::Generic)
+    }
+
+    fn counters(&self) -> Result<Counters, DataplaneError> {
+        Ok(Box::new(abi::Counters {
+            by_reason: [0; abi::COUNTER_WORDS],
+            by_class: [0; sip_filter_common::sip::Class::COUNT],
+            events_lost: self.0.state().events_lost,
+            events_suppressed: 0,
+        }))
+    }
+
+    fn configure(&mut self, config: &Config) -> Result<(), DataplaneError> {
+        let mut state = self.0.state();
+        if state.refuse_config {
+            return Err(DataplaneError::Write {
+                what: "configuration",
+                source: io::Error::other("no"),
+            });
+        }
+        state.config = Some(config.clone());
+        Ok(())
+    }
+
+    fn image(&mut self) -> &mut dyn Image {
+        self
+    }
+
+    fn attach(&mut self) -> Result<(), DataplaneError> {
+        self.0.state().attached = true;
+        Ok(())
+    }
+
+    fn start_events(&mut self, sink: mpsc::Sender<Vec<PacketEvent>>) -> Result<(), DataplaneError> {
+        self.0.state().sink = Some(sink);
+        Ok(())
+    }
+
+    fn detach(&mut self) -> Result<(), DataplaneError> {
+        self.0.state().attached = false;
+        Ok(())
+    }
+}
+
+impl Image for FakePlane {
+    fn put(&mut self, target: Target, ban: KernelBan) -> Result<(), ImageError> {
+        let mut state = self.0.state();
+        let entries = state.bans.len();
+        if !state.bans.contains_key(&target) && state.room.is_some_and(|room| entries >= room) {
+            return Err(full("ban", entries));
+        }
+        state.bans.insert(target, ban);
+        Ok(())
+    }
+
+    fn remove(&mut self, target: Target) -> Result<(), ImageError> {
+        self.0.state().bans.remove(&target);
+        Ok(())
+    }
+
+    fn set_allowed(&mut self, networks: &[IpNet]) -> Result<(), ImageError> {
+        let mut state = self.0.state();
+        if state.room_allowed.is_some_and(|room| networks.len() > room) {
+            return Err(full("network", state.allowed.len()));
+        }
+        state.allowed = networks.to_vec();
+        Ok(())
+    }
+
+    fn get(&self, target: Target) -> Option<KernelBan> {
+        self.0.state().bans.get(&target).copied()
+    }
+
+    fn fill(&self) -> Vec<TableFill> {
+        let state = self.0.state();
+        vec![TableFill {
+            name: "ban4",
+            entries: state.bans.len(),
+            capacity: state.room.unwrap_or(usize::MAX),
+        }]
+    }
+
+    fn take_hits(&mut self, report: &mut dyn FnMut(Target, u64)) {
+        let hits = std::mem::take(&mut self.0.state().hits);
+        for (target, packets) in hits {
+            report(target, packets);
+        }
+    }
+}

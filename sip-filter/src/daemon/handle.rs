@@ -1,0 +1,202 @@
+//! The controller as everything else gets at it: shared, under one lock, each operation acknowledged once saved.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    time::Instant,
+};
+
+use tokio::sync::broadcast;
+
+use super::{
+    BanDone, BanOrder, Checked, ControlError, Controller, Done, Filter, ImportBan, ImportOptions, Imported,
+    Unban, UnbanDone, chain,
+    decisions::Reloaded,
+    journal::{Journal, JournalEvent, JournalKind},
+    watch::Instruction,
+};
+use crate::{
+    bans::{Allowed, Ban, Clock, Target},
+    config::{Config, Source},
+};
+
+/// Cheap to clone. Its methods block, for as long as the disk takes when they change something: call them on blocking
+/// threads.
+#[derive(Clone, Debug)]
+pub struct ControlHandle {
+    controller: Arc<Mutex<Controller>>,
+    journal: Arc<Journal>,
+    source: Source,
+    engine: mpsc::Sender<Instruction>,
+    started: Instant,
+}
+
+impl ControlHandle {
+    /// Shares a controller; `engine` takes instructions for the detection engine.
+    pub(super) fn new(controller: Controller, source: Source, engine: mpsc::Sender<Instruction>) -> Self {
+        Self {
+            journal: Arc::clone(controller.journal()),
+            controller: Arc::new(Mutex::new(controller)),
+            source,
+            engine,
+            started: Instant::now(),
+        }
+    }
+
+    /// Runs `work` under the lock. Keep it short: decisions wait for it.
+    pub fn with<T>(&self, work: impl FnOnce(&mut Controller, Clock) -> T) -> T {
+        work(&mut self.lock(), Clock::now())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Controller> {
+        // A panic while it was held is a bug and was reported; the filter goes on protecting.
+        self.controller.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Carries out an operation and waits, without the lock, until it is saved; if it cannot be, takes it back.
+    fn commit<T>(
+        &self,
+        work: impl FnOnce(&mut Controller, Clock) -> Result<Done<T>, ControlError>,
+    ) -> Result<T, ControlError> {
+        let done = self.with(work)?;
+        match done.receipt.wait() {
+            Ok(()) => Ok(done.value),
+            Err(error) => {
+                self.with(|controller, clock| controller.undo(done.undo, clock));
+                Err(ControlError::NotSaved(error))
+            }
+        }
+    }
+
+    /// See [`Controller::ban`].
+    ///
+    /// # Errors
+    /// [`ControlError`]; nothing was changed.
+    pub fn ban(&self, order: &BanOrder) -> Result<Vec<BanDone>, ControlError> {
+        self.commit(|controller, clock| controller.ban(order, clock))
+    }
+
+    /// See [`Controller::unban`].
+    ///
+    /// # Errors
+    /// [`ControlError`]; nothing was changed.
+    pub fn unban(&self, which: &Unban) -> Result<Vec<UnbanDone>, ControlError> {
+        let done = self.commit(|controller, clock| controller.unban(which, clock))?;
+        let forgiven = self.with(|controller, _| controller.take_forgiven());
+        // Without an engine there is nobody to forget.
+        let _ = self.engine.send(Instruction::Forget(forgiven));
+        Ok(done)
+    }
+
+    /// See [`Controller::import`].
+    ///
+    /// # Errors
+    /// [`ControlError`]; nothing was changed.
+    pub fn import(&self, entries: Vec<ImportBan>, options: ImportOptions) -> Result<Imported, ControlError> {
+        self.commit(|controller, clock| controller.import(entries, options, clock))
+    }
+
+    /// See [`Controller::list`]; without a filter this is what an export holds.
+    #[must_use]
+    pub fn list(&self, filter: &Filter) -> Vec<Ban> {
+        self.with(|controller, clock| controller.list(filter, clock))
+    }
+
+    /// See [`Controller::check`].
+    #[must_use]
+    pub fn check(&self, ip: IpAddr) -> Checked {
+        self.with(|controller, clock| controller.check(ip, clock))
+    }
+
+    /// See [`Controller::allowed`].
+    #[must_use]
+    pub fn allowed(&self) -> Vec<(Target, Allowed)> {
+        self.with(|controller, _| controller.allowed())
+    }
+
+    /// See [`Controller::allow`].
+    ///
+    /// # Errors
+    /// [`ControlError`]; nothing was changed.
+    pub fn allow(&self, targets: &[Target], comment: &str) -> Result<Vec<bool>, ControlError> {
+        self.commit(|controller, clock| controller.allow(targets, comment, clock))
+    }
+
+    /// See [`Controller::disallow`].
+    ///
+    /// # Errors
+    /// [`ControlError`]; nothing was changed.
+    pub fn disallow(&self, targets: &[Target]) -> Result<Vec<bool>, ControlError> {
+        self.commit(|controller, clock| controller.disallow(targets, clock))
+    }
+
+    /// Whether the filter only counts.
+    #[must_use]
+    pub fn simulates(&self) -> bool {
+        self.with(|controller, _| controller.config().simulate)
+    }
+
+    /// See [`Controller::set_simulate`].
+    ///
+    /// # Errors
+    /// [`ControlError`]; the mode is as before.
+    pub fn set_simulate(&self, simulate: bool) -> Result<bool, ControlError> {
+        self.with(|controller, clock| controller.set_simulate(simulate, clock))
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> Config {
+        self.with(|controller, _| controller.config().clone())
+    }
+
+    /// Where it is read from.
+    #[must_use]
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// Reads the configuration again. A bad one leaves the old one in force.
+    ///
+    /// # Errors
+    /// [`ControlError`]: what is wrong with it.
+    pub fn reload(&self) -> Result<Reloaded, ControlError> {
+        let reload = |config: Config| {
+            let detect = config.detect.clone();
+            let reloaded = self.with(|controller, clock| controller.reload(config, clock))?;
+            // Without an engine there is nobody to tell.
+            let _ = self.engine.send(Instruction::Reload(Box::new(detect)));
+            Ok(reloaded)
+        };
+        let result = self.source.load().map_err(ControlError::from).and_then(reload);
+        if let Err(error) = &result {
+            self.journal.record(JournalEvent::new(
+                Clock::now().wall,
+                JournalKind::Reloaded,
+                format!(
+                    "the new configuration is not used, the old one stays in force: {}",
+                    chain(error)
+                ),
+            ));
+        }
+        result
+    }
+
+    /// The latest journal entries, oldest first.
+    #[must_use]
+    pub fn recent_events(&self, limit: usize) -> Vec<JournalEvent> {
+        self.journal.recent(limit)
+    }
+
+    /// Journal entries from now on.
+    #[must_use]
+    pub fn follow_events(&self) -> broadcast::Receiver<JournalEvent> {
+        self.journal.follow()
+    }
+
+    /// Since the start.
+    #[must_use]
+    pub fn uptime(&self) -> std::time::Duration {
+        self.started.elapsed()
+    }
+}

@@ -1,0 +1,169 @@
+//! The filter on an interface of this host.
+
+use std::io;
+
+use tokio::sync::mpsc;
+
+use super::{PacketEvent, Plane, chain};
+use crate::{
+    config::{Config, Tables, XdpPolicy},
+    dataplane::{
+        AttachMode, Counters, DataplaneError, EventStream, Image, Interface, LoadOptions, Prepared,
+        TableSizes, XdpMode,
+    },
+};
+
+/// See the module. Made unattached, with empty tables: the controller fills them and then attaches it, so that an
+/// earlier run's program is replaced by one that knows every ban.
+pub struct LivePlane {
+    name: String,
+    wanted: AttachMode,
+    seed: [u64; 2],
+    image: Box<dyn Image>,
+    state: State,
+}
+
+enum State {
+    Prepared(Box<Prepared>),
+    Attached(Box<Interface>),
+    /// Attaching failed, or it was detached.
+    Gone,
+}
+
+impl LivePlane {
+    /// Loads the kernel program for an interface.
+    ///
+    /// # Errors
+    /// [`DataplaneError`]; what an earlier run left attached still is.
+    pub fn prepare(name: &str, config: &Config) -> Result<Box<dyn Plane>, DataplaneError> {
+        let seed = random_seed().map_err(|source| DataplaneError::Write {
+            what: "hash seed",
+            source,
+        })?;
+        let options = LoadOptions {
+            sizes: sizes(&config.tables),
+            config: config.kernel(seed),
+            udp_ports: config.protect.udp_ports.clone(),
+            tcp_ports: config.protect.tcp_ports.clone(),
+            log: false,
+            test_clock: false,
+        };
+        let (prepared, image) = Prepared::new(name, &config.bpf.pin_root, &options)?;
+        Ok(Box::new(Self {
+            name: name.to_owned(),
+            wanted: match config.xdp_mode {
+                XdpPolicy::Auto => AttachMode::Auto,
+                XdpPolicy::Native => AttachMode::Native,
+                XdpPolicy::Generic => AttachMode::Generic,
+            },
+            seed,
+            image,
+            state: State::Prepared(Box::new(prepared)),
+        }))
+    }
+
+    fn attached(&self) -> Result<&Interface, DataplaneError> {
+        match &self.state {
+            State::Attached(interface) => Ok(interface),
+            State::Prepared(_) | State::Gone => Err(DataplaneError::Write {
+                what: "tables",
+                source: io::Error::other("the program is not attached"),
+            }),
+        }
+    }
+}
+
+impl Plane for LivePlane {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn xdp_mode(&self) -> Option<XdpMode> {
+        let interface = self.attached().ok()?;
+        interface.is_attached().then(|| interface.xdp_mode())
+    }
+
+    fn counters(&self) -> Result<Counters, DataplaneError> {
+        self.attached()?.counters()
+    }
+
+    fn configure(&mut self, config: &Config) -> Result<(), DataplaneError> {
+        match &self.state {
+            // Loaded with it a moment ago.
+            State::Prepared(_) => Ok(()),
+            State::Attached(interface) => interface.set_config(&config.kernel(self.seed)),
+            State::Gone => self.attached().map(|_| ()),
+        }
+    }
+
+    fn image(&mut self) -> &mut dyn Image {
+        self.image.as_mut()
+    }
+
+    fn attach(&mut self) -> Result<(), DataplaneError> {
+        self.state = match std::mem::replace(&mut self.state, State::Gone) {
+            State::Prepared(prepared) => State::Attached(Box::new(prepared.attach(self.wanted)?)),
+            other => other,
+        };
+        self.attached().map(|_| ())
+    }
+
+    fn start_events(&mut self, sink: mpsc::Sender<Vec<PacketEvent>>) -> Result<(), DataplaneError> {
+        let mut stream = EventStream::open(self.attached()?)?;
+        let interface = self.name.clone();
+        tokio::spawn(async move {
+            loop {
+                let batch = tokio::select! {
+                    () = sink.closed() => return,
+                    batch = stream.next() => batch,
+                };
+                match batch {
+                    Ok(batch) => {
+                        let events = batch
+                            .into_iter()
+                            .map(|(header, payload)| PacketEvent { header, payload })
+                            .collect();
+                        if sink.send(events).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(error) => {
+                        tracing::error!(
+                            interface,
+                            error = chain(&error),
+                            "no more events: detection has ended here"
+                        );
+                        return;
+                    }
+                }
+            }
+        });
+        Ok(())
+    }
+
+    fn detach(&mut self) -> Result<(), DataplaneError> {
+        match std::mem::replace(&mut self.state, State::Gone) {
+            State::Attached(interface) => interface.detach(),
+            State::Prepared(_) | State::Gone => Ok(()),
+        }
+    }
+}
+
+fn sizes(tables: &Tables) -> TableSizes {
+    TableSizes {
+        ban4: tables.ban4,
+        ban6: tables.ban6,
+        ban6_hosts: tables.ban6_hosts,
+        networks: tables.networks,
+        sources: tables.sources,
+    }
+}
+
+/// New for every load: nobody outside can learn how addresses fall into buckets.
+fn random_seed() -> io::Result<[u64; 2]> {
+    use std::io::Read as _;
+    let mut bytes = [0; 16];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    let word = |half: &[u8]| half.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    Ok([word(&bytes[..8]), word(&bytes[8..])])
+}

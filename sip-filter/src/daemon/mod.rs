@@ -1,0 +1,33 @@
+//! The daemon: wires data plane, detection, ban list and store, and stops them in order.
+
+mod allow;
+mod controller;
+mod decisions;
+mod error;
+mod handle;
+pub mod journal;
+mod live;
+mod operations;
+mod own;
+mod plane;
+mod requests;
+mod run;
+mod watch;
+
+#[cfg(test)]
+mod bench;
+#[cfg(test)]
+mod fake;
+
+pub use controller::{Controller, Done, Totals};
+pub use decisions::{Applied, Reloaded};
+pub use error::{ControlError, ErrorCode, chain};
+pub use handle::ControlHandle;
+pub use live::LivePlane;
+pub use own::own_addresses;
+pub use plane::{PacketEvent, Plane};
+pub use requests::{
+    BanDone, BanOrder, Checked, Filter, ImportBan, ImportOptions, Imported, Length, Unban, UnbanDone,
+};
+pub use run::{Daemon, StartError};
+pub use watch::Detector;

@@ -1,0 +1,311 @@
+//! What operators ask for concerning bans. Every operation is all or nothing.
+
+use std::{collections::HashSet, net::IpAddr, time::Duration};
+
+use super::{
+    controller::{Controller, Done, Undo},
+    error::ControlError,
+    journal::{JournalEvent, JournalKind},
+    requests::{
+        BanDone, BanOrder, Checked, Filter, ImportBan, ImportOptions, Imported, Length, Unban, UnbanDone,
+    },
+};
+use crate::{
+    bans::{Ban, Change, Clock, NewBan, Origin, Outcome, Refusal, Target},
+    units,
+};
+
+/// An operation on more targets than this has one line of log.
+pub(super) const LOGGED_ONE_BY_ONE: usize = 50;
+
+impl Controller {
+    /// Bans by hand; refused if any target is. In force on return, to be acknowledged when saved.
+    ///
+    /// # Errors
+    /// [`ControlError`]; nothing was changed.
+    pub fn ban(&mut self, order: &BanOrder, clock: Clock) -> Result<Done<Vec<BanDone>>, ControlError> {
+        for target in &order.targets {
+            self.policy.permit(*target, order.force)?;
+        }
+        let lifetime = |target| self.lifetime(order.length, target, clock);
+        let lifetimes = order.targets.iter().map(|target| lifetime(*target));
+        let lifetimes = lifetimes.collect::<Result<Vec<_>, _>>()?;
+        let (mut outcomes, mut changes) = (Vec::new(), Vec::new());
+        for (target, lifetime) in order.targets.iter().zip(lifetimes) {
+            let (outcome, change) = self.list.ban(
+                NewBan {
+                    target: *target,
+                    origin: Origin::Manual,
+                    rule: None,
+                    reason: order.reason.clone(),
+                    scope: order.scope,
+                    lifetime,
+                    created: None,
+                    evidence: None,
+                },
+                clock,
+            );
+            outcomes.push(outcome);
+            changes.extend(change);
+        }
+        self.enforce(&changes)?;
+        for change in &changes {
+            self.note_ban(change, clock);
+        }
+        let value = order
+            .targets
+            .iter()
+            .zip(outcomes)
+            .filter_map(|(target, outcome)| {
+                let ban = self.list.get(*target)?.at(clock);
+                Some(BanDone { outcome, ban })
+            })
+            .collect();
+        Ok(self.done(value, changes, clock))
+    }
+
+    fn lifetime(&self, length: Length, target: Target, clock: Clock) -> Result<Option<Duration>, Refusal> {
+        let lifetime = match length {
+            Length::Configured => self.config.bans.hand_duration,
+            Length::For(time) => Some(time),
+            Length::Until(end) => Some(end.duration_since(clock.wall).unwrap_or_default()),
+            Length::Permanent => None,
+        };
+        if lifetime == Some(Duration::ZERO) {
+            return Err(Refusal::NoTime(target));
+        }
+        Ok(lifetime.map(|lifetime| lifetime.min(units::LONGEST)))
+    }
+
+    pub(super) fn done<T>(&mut self, value: T, changes: Vec<Change>, clock: Clock) -> Done<T> {
+        Done {
+            value,
+            receipt: self.save(&changes, clock),
+            undo: Undo::Bans(changes),
+        }
+    }
+
+    /// Journal and totals of a ban made or changed.
+    pub(super) fn note_ban(&mut self, change: &Change, clock: Clock) {
+        let Some(entry) = &change.after else { return };
+        self.count_added(change);
+        let ban = &entry.ban;
+        let length = entry.deadline.map(|end| end.saturating_sub(clock.boot));
+        let extended = change.before.is_some() && change.past.is_none();
+        let (kind, verb) = match (extended, self.config.simulate) {
+            (true, _) => (JournalKind::BanExtended, "changed the ban of"),
+            (false, false) => (JournalKind::BanAdded, "banned"),
+            // Packets still pass: nobody must believe that this one is kept out.
+            (false, true) => (JournalKind::WouldBan, "would ban (simulate mode)"),
+        };
+        let time = match length {
+            Some(length) => format!(
+                "for {}",
+                units::format_duration(Duration::from_secs(length.as_secs()))
+            ),
+            None => "permanently".to_owned(),
+        };
+        let reason = if ban.reason.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", ban.reason)
+        };
+        self.journal.record(JournalEvent {
+            target: Some(ban.target),
+            origin: Some(ban.origin.clone()),
+            rule: ban.rule,
+            shadow: self.config.simulate,
+            evidence: ban.evidence.clone(),
+            ..JournalEvent::new(clock.wall, kind, format!("{verb} {} {time}{reason}", ban.target))
+        });
+    }
+
+    fn count_added(&mut self, change: &Change) {
+        let Some(entry) = &change.after else { return };
+        if change.before.is_none() || change.past.is_some() {
+            let key = (entry.ban.origin.clone(), entry.ban.rule);
+            *self.totals.added.entry(key).or_default() += 1;
+        }
+        self.count_ended(change);
+    }
+
+    pub(super) fn count_ended(&mut self, change: &Change) {
+        if let Some(past) = &change.past {
+            *self.totals.ended.entry(past.ended_by).or_default() += 1;
+        }
+    }
+
+    /// Lifts bans. What an operator lets go starts anew with the rules.
+    ///
+    /// # Errors
+    /// [`ControlError`]; nothing was changed.
+    pub fn unban(&mut self, which: &Unban, clock: Clock) -> Result<Done<Vec<UnbanDone>>, ControlError> {
+        let mut targets: Vec<Target> = match which {
+            Unban::Targets(targets) => targets.clone(),
+            Unban::Origin(origin) => {
+                let all = self.list.iter().filter(|entry| entry.ban.origin == *origin);
+                all.map(|entry| entry.ban.target).collect()
+            }
+            Unban::All => self.list.iter().map(|entry| entry.ban.target).collect(),
+        };
+        if !matches!(which, Unban::Targets(_)) {
+            targets.sort_unstable();
+        }
+        let changes: Vec<Change> = targets
+            .iter()
+            .filter_map(|target| self.list.unban(*target, clock))
+            .collect();
+        self.enforce(&changes)?;
+        for change in &changes {
+            self.count_ended(change);
+            self.forgiven.push(change.target);
+            let event = JournalEvent {
+                target: Some(change.target),
+                origin: change.before.as_ref().map(|entry| entry.ban.origin.clone()),
+                rule: change.before.as_ref().and_then(|entry| entry.ban.rule),
+                ..JournalEvent::new(
+                    clock.wall,
+                    JournalKind::BanRemoved,
+                    format!("lifted the ban of {}", change.target),
+                )
+            };
+            if changes.len() > LOGGED_ONE_BY_ONE {
+                self.journal.record_silently(event);
+            } else {
+                self.journal.record(event);
+            }
+        }
+        if changes.len() > LOGGED_ONE_BY_ONE {
+            tracing::info!(count = changes.len(), "lifted bans");
+        }
+        let removed: HashSet<Target> = changes.iter().map(|change| change.target).collect();
+        let value = targets
+            .into_iter()
+            .map(|target| UnbanDone {
+                target,
+                removed: removed.contains(&target),
+                still_banned_by: self.list.covering(target).next().map(|entry| entry.ban.target),
+            })
+            .collect();
+        Ok(self.done(value, changes, clock))
+    }
+
+    /// The bans that match, by target.
+    #[must_use]
+    pub fn list(&self, filter: &Filter, clock: Clock) -> Vec<Ban> {
+        let mut found: Vec<_> = self
+            .list
+            .iter()
+            .filter(|entry| {
+                filter
+                    .origin
+                    .as_ref()
+                    .is_none_or(|origin| entry.ban.origin == *origin)
+            })
+            .filter(|entry| {
+                filter
+                    .within
+                    .is_none_or(|net| net.net().contains(&entry.ban.target.net()))
+            })
+            .filter(|entry| entry.deadline.is_none_or(|end| end > clock.boot))
+            .collect();
+        found.sort_unstable_by_key(|entry| entry.ban.target);
+        found.truncate(filter.limit.unwrap_or(usize::MAX));
+        found.into_iter().map(|entry| entry.at(clock)).collect()
+    }
+
+    /// Everything known about an address.
+    #[must_use]
+    pub fn check(&self, ip: IpAddr, clock: Clock) -> Checked {
+        let address = Target::address(ip);
+        let bans: Vec<Ban> = self
+            .list
+            .check(ip)
+            .filter(|entry| entry.deadline.is_none_or(|end| end > clock.boot))
+            .map(|entry| entry.at(clock))
+            .collect();
+        let own = self.policy.is_own(ip).then_some(address);
+        let allowed_by = own.or_else(|| self.policy.allowed_by(address).map(|(by, _)| by));
+        let history = self.list.history().covering(address);
+        Checked {
+            banned: !bans.is_empty() && allowed_by.is_none(),
+            bans,
+            allowed_by,
+            history: history.into_iter().map(|(of, past)| (of, past.clone())).collect(),
+        }
+    }
+
+    /// Takes over a list, or finds out what that would do.
+    ///
+    /// # Errors
+    /// [`ControlError`]; nothing was changed.
+    pub fn import(
+        &mut self,
+        entries: Vec<ImportBan>,
+        options: ImportOptions,
+        clock: Clock,
+    ) -> Result<Done<Imported>, ControlError> {
+        let mut report = Imported::default();
+        let mut permitted = Vec::with_capacity(entries.len());
+        for (index, entry) in entries.into_iter().enumerate() {
+            let target = entry.target;
+            let lifetime = self
+                .policy
+                .permit(target, options.force)
+                .and_then(|()| self.lifetime(entry.length, target, clock));
+            match lifetime {
+                Ok(lifetime) => permitted.push((entry, lifetime)),
+                Err(refusal) if options.skip_refused || options.dry_run => {
+                    report.skipped.push((index, target, refusal));
+                }
+                Err(refusal) => return Err(ControlError::EntryRefused { index, refusal }),
+            }
+        }
+        let mut changes = Vec::with_capacity(permitted.len());
+        for (entry, lifetime) in permitted {
+            let (outcome, change) = self.list.ban(
+                NewBan {
+                    target: entry.target,
+                    origin: entry.origin,
+                    rule: entry.rule,
+                    reason: entry.reason,
+                    scope: entry.scope,
+                    lifetime,
+                    created: entry.created,
+                    evidence: None,
+                },
+                clock,
+            );
+            match outcome {
+                Outcome::Added => report.added += 1,
+                Outcome::Replaced | Outcome::Extended => report.replaced += 1,
+                Outcome::Unchanged => report.unchanged += 1,
+            }
+            changes.extend(change);
+        }
+        if options.dry_run {
+            for change in changes.iter().rev() {
+                self.list.revert(change);
+            }
+            return Ok(self.done(report, Vec::new(), clock));
+        }
+        self.enforce(&changes)?;
+        for change in &changes {
+            self.count_added(change);
+        }
+        if !changes.is_empty() {
+            // One line for all: a list of thousands would push everything else out of the journal.
+            let message = format!(
+                "imported a list: {} new bans, {} changed, {} left out",
+                report.added,
+                report.replaced,
+                report.skipped.len()
+            );
+            self.journal.record(JournalEvent {
+                origin: Some(Origin::Import),
+                ..JournalEvent::new(clock.wall, JournalKind::BanAdded, message)
+            });
+        }
+        Ok(self.done(report, changes, clock))
+    }
+}

@@ -1,0 +1,63 @@
+//! What the daemon needs of a data plane. Live interfaces implement it, and so do the tests' fakes.
+
+use bytes::Bytes;
+use sip_filter_common::abi::EventHeader;
+use tokio::sync::mpsc;
+
+use crate::{
+    config::Config,
+    dataplane::{Counters, DataplaneError, Image, XdpMode},
+};
+
+/// An event of the kernel program.
+#[derive(Clone, Debug)]
+pub struct PacketEvent {
+    /// Its head.
+    pub header: EventHeader,
+    /// The payload excerpt, `header.captured` bytes.
+    pub payload: Bytes,
+}
+
+/// The filter on one interface.
+pub trait Plane: Send {
+    /// The interface.
+    fn name(&self) -> &str;
+
+    /// How the program is attached; `None` if it is not (the link is gone).
+    fn xdp_mode(&self) -> Option<XdpMode>;
+
+    /// Sum over all CPUs.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    fn counters(&self) -> Result<Counters, DataplaneError>;
+
+    /// Puts the settings of [`Config::kernel`] in force, all at once.
+    ///
+    /// # Errors
+    /// If the kernel refuses; the settings before are then still in force.
+    fn configure(&mut self, config: &Config) -> Result<(), DataplaneError>;
+
+    /// Its tables of bans and allowed networks.
+    fn image(&mut self) -> &mut dyn Image;
+
+    /// Attaches the program; its tables are complete by then. Does nothing if it is attached, as after a restart.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    fn attach(&mut self) -> Result<(), DataplaneError>;
+
+    /// Sends its events in batches, in the order they came, until it goes or the channel closes. It waits while the
+    /// channel is full: the kernel program counts what it loses meanwhile. Must be called within a
+    /// tokio runtime.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    fn start_events(&mut self, sink: mpsc::Sender<Vec<PacketEvent>>) -> Result<(), DataplaneError>;
+
+    /// Takes the program out of the kernel and removes its pins.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    fn detach(&mut self) -> Result<(), DataplaneError>;
+}

@@ -1,0 +1,231 @@
+//! The whole daemon with a fake data plane and a fake engine.
+
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use sip_filter_common::{
+    abi::{Address, EventHeader, EventKind},
+    sip::Class,
+};
+
+use super::*;
+use crate::{
+    bans::{Evidence, Scope, Target},
+    config::Overrides,
+    daemon::{BanOrder, Length, PacketEvent, Unban, fake::Fake},
+    detect::{Decision, DetectConfig, Observation, Rule},
+};
+
+/// Bans every third request of a source.
+#[derive(Default)]
+struct EveryThird {
+    seen: std::collections::HashMap<Target, u64>,
+}
+
+impl Detector for EveryThird {
+    fn observe(&mut self, observation: &Observation<'_>, decisions: &mut Vec<Decision>) {
+        let target = Target::of_source(observation.source, 64);
+        let seen = self.seen.entry(target).or_default();
+        *seen += 1;
+        if *seen >= 3 {
+            decisions.push(Decision {
+                time: observation.time,
+                target,
+                rule: Rule::FloodInvite,
+                ban_for: Duration::from_secs(60),
+                shadow: false,
+                earlier_offences: 0,
+                evidence: Evidence {
+                    count: *seen,
+                    threshold: 3,
+                    window_seconds: 1,
+                    first_seen: SystemTime::UNIX_EPOCH,
+                    last_seen: SystemTime::UNIX_EPOCH,
+                    sample: Vec::new(),
+                },
+            });
+        }
+    }
+
+    fn set_wall(&mut self, _: Duration, _: SystemTime) {}
+
+    fn restore_offences(&mut self, target: Target, count: u32, _: SystemTime) {
+        self.seen.insert(target, u64::from(count));
+    }
+
+    fn forget(&mut self, target: Target) {
+        self.seen.remove(&target);
+    }
+
+    fn reload(&mut self, _: DetectConfig) {}
+}
+
+/// From MCAST-TEST-NET, which is nobody's source: the addresses for documentation may be those of a test machine.
+fn invite(last: u8) -> PacketEvent {
+    PacketEvent {
+        header: EventHeader {
+            source: Address::v4([233, 252, 0, last]),
+            kind: EventKind::Snapshot as u8,
+            class: Class::Invite as u8,
+            count: 1,
+            ..EventHeader::default()
+        },
+        payload: Bytes::new(),
+    }
+}
+
+fn start(directory: &std::path::Path, plane: &Fake, on_stop: OnStop) -> Daemon {
+    let path = directory.join("config.toml");
+    if !path.exists() {
+        std::fs::write(&path, "").unwrap();
+    }
+    let source = Source {
+        path: Some(path),
+        overrides: Overrides {
+            state_dir: Some(directory.join("state")),
+            ..Overrides::default()
+        },
+    };
+    let mut config = source.load().unwrap();
+    config.on_stop = on_stop;
+    let detector = Box::<EveryThird>::default();
+    Daemon::start(
+        source,
+        config,
+        vec![plane.plane()],
+        detector,
+        CancellationToken::new(),
+    )
+    .unwrap()
+}
+
+async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "waited in vain: {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+async fn stop(daemon: Daemon) {
+    daemon.shutdown().cancel();
+    daemon.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn packets_become_bans_that_survive() {
+    let dir = tempfile::tempdir().unwrap();
+    let plane = Fake::default();
+    let daemon = start(dir.path(), &plane, OnStop::Keep);
+    let sink = plane.state().sink.clone().unwrap();
+    sink.send(vec![invite(1), invite(1), invite(2)]).await.unwrap();
+    let sent = Instant::now();
+    sink.send(vec![invite(1)]).await.unwrap();
+    until("the ban", || plane.targets() == ["233.252.0.1"]).await;
+    let took = sent.elapsed();
+    assert!(took < Duration::from_millis(100), "{took:?} from packet to ban");
+
+    // What an operator lets go, starts anew.
+    let handle = daemon.handle().clone();
+    let unban = Unban::Targets(vec!["233.252.0.1".parse().unwrap()]);
+    tokio::task::spawn_blocking(move || handle.unban(&unban))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(plane.targets().is_empty());
+    sink.send(vec![invite(1), invite(2), invite(2)]).await.unwrap();
+    until("the other ban", || plane.targets() == ["233.252.0.2"]).await;
+
+    drop(sink);
+    stop(daemon).await;
+    assert!(plane.state().attached, "the program stays");
+    let plane = Fake::default();
+    let daemon = start(dir.path(), &plane, OnStop::Detach);
+    assert_eq!(plane.targets(), ["233.252.0.2"]);
+    stop(daemon).await;
+    assert!(!plane.state().attached, "the program is taken out");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn regular_work_ends_bans_and_fetches_hits() {
+    let dir = tempfile::tempdir().unwrap();
+    let plane = Fake::default();
+    let daemon = start(dir.path(), &plane, OnStop::Keep);
+    let handle = daemon.handle().clone();
+    let order = BanOrder {
+        targets: vec!["233.252.0.1".parse().unwrap()],
+        length: Length::For(Duration::from_millis(1_500)),
+        reason: String::new(),
+        scope: Scope::Sip,
+        force: false,
+    };
+    plane.state().hits = vec![(order.targets[0], 5)];
+    tokio::task::spawn_blocking(move || handle.ban(&order))
+        .await
+        .unwrap()
+        .unwrap();
+    let handle = daemon.handle().clone();
+    until("the end of the ban", || plane.targets().is_empty()).await;
+    assert!(handle.list(&crate::daemon::Filter::default()).is_empty());
+    stop(daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bad_configuration_leaves_the_old_one_in_force() {
+    let dir = tempfile::tempdir().unwrap();
+    let plane = Fake::default();
+    let daemon = start(dir.path(), &plane, OnStop::Keep);
+    let handle = daemon.handle().clone();
+    let path = dir.path().join("config.toml");
+    std::fs::write(&path, "simulate = true\n\nlimits.invite.rate = \"fast\"\n").unwrap();
+    let bad = handle.clone();
+    let error = tokio::task::spawn_blocking(move || bad.reload())
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("config.toml:3: limits.invite.rate: \"fast\""),
+        "{error}"
+    );
+    assert!(!handle.simulates());
+    assert_eq!(handle.recent_events(1)[0].kind, JournalKind::Reloaded);
+
+    std::fs::write(&path, "simulate = true\n").unwrap();
+    // As systemd does it. The process is the test's own, and the daemon has its handler in place.
+    nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGHUP).unwrap();
+    until("the reload", || handle.simulates()).await;
+    assert!(plane.state().config.as_ref().unwrap().simulate);
+    // The command line's state directory wins over the file also at a reload.
+    assert_eq!(handle.config().state_dir, dir.path().join("state"));
+    stop(daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_daemons_do_not_share_a_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = start(dir.path(), &Fake::default(), OnStop::Keep);
+    let source = daemon.handle().source().clone();
+    let config = source.load().unwrap();
+    let plane = Fake::default();
+    let detector = Box::<EveryThird>::default();
+    let second = Daemon::start(
+        source,
+        config,
+        vec![plane.plane()],
+        detector,
+        CancellationToken::new(),
+    );
+    assert!(
+        second
+            .unwrap_err()
+            .to_string()
+            .ends_with("another sip-filter runs with this state directory")
+    );
+    assert!(!plane.state().attached);
+    stop(daemon).await;
+}

@@ -1,0 +1,119 @@
+//! From events of the kernel program to bans: a thread of its own, so that neither the API nor the disk delays it.
+
+use std::{
+    sync::mpsc as std_mpsc,
+    time::{Duration, SystemTime},
+};
+
+use sip_filter_common::{abi::EventKind, sip::Class};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{ControlHandle, PacketEvent};
+use crate::{
+    bans::{Clock, Target},
+    detect::{Decision, DetectConfig, Observation},
+};
+
+/// What the daemon needs of the detection engine.
+pub trait Detector: Send {
+    /// Takes note of what was seen, and appends what follows from it.
+    fn observe(&mut self, observation: &Observation<'_>, decisions: &mut Vec<Decision>);
+
+    /// States what the wall clock shows at a boot time.
+    fn set_wall(&mut self, time: Duration, wall: SystemTime);
+
+    /// Puts back the memory of earlier bans.
+    fn restore_offences(&mut self, target: Target, count: u32, ended: SystemTime);
+
+    /// Forgets a target an operator let go.
+    fn forget(&mut self, target: Target);
+
+    /// Puts new settings in force.
+    fn reload(&mut self, config: DetectConfig);
+}
+
+/// What others have to tell the engine.
+#[derive(Debug)]
+pub(super) enum Instruction {
+    /// An operator let these go.
+    Forget(Vec<Target>),
+    /// New settings.
+    Reload(Box<DetectConfig>),
+}
+
+/// Feeds the engine and carries out what it decides, until `shutdown` or until all senders are gone.
+pub(super) async fn watch(
+    handle: ControlHandle,
+    mut detector: Box<dyn Detector>,
+    mut events: mpsc::Receiver<Vec<PacketEvent>>,
+    instructions: std_mpsc::Receiver<Instruction>,
+    prefix6: u8,
+    shutdown: CancellationToken,
+) {
+    let mut decisions = Vec::new();
+    loop {
+        let batch = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            batch = events.recv() => match batch {
+                Some(batch) => batch,
+                None => break,
+            },
+        };
+        // They concern what is yet to be observed, so before a batch is early enough.
+        for instruction in instructions.try_iter() {
+            match instruction {
+                Instruction::Forget(targets) => {
+                    targets.into_iter().for_each(|target| detector.forget(target))
+                }
+                Instruction::Reload(config) => detector.reload(*config),
+            }
+        }
+        let clock = Clock::now();
+        detector.set_wall(clock.boot, clock.wall);
+        let mut floods = Vec::new();
+        for event in &batch {
+            let Some(observation) = observation(event) else {
+                continue;
+            };
+            if observation.kind == EventKind::OverLimit {
+                let target = Target::of_source(observation.source, prefix6);
+                floods.push((target, observation.class, event.header.dropped != 0));
+            }
+            detector.observe(&observation, &mut decisions);
+            // At once: the packets behind this one are to be dropped by the kernel, not to be looked at here.
+            if !decisions.is_empty() {
+                handle.with(|controller, clock| {
+                    for decision in decisions.drain(..) {
+                        controller.apply(&decision, clock);
+                    }
+                });
+            }
+        }
+        if !floods.is_empty() {
+            handle.with(|controller, clock| {
+                for (target, class, dropped) in floods {
+                    controller.note_flood(target, class, dropped, clock);
+                }
+            });
+        }
+    }
+}
+
+/// An event as the engine sees it; `None` if it is of a kind or class of another version.
+pub(super) fn observation(event: &PacketEvent) -> Option<Observation<'_>> {
+    let header = &event.header;
+    Some(Observation {
+        time: Duration::from_nanos(header.time),
+        source: header.source.to_ip(),
+        source_port: header.source_port,
+        destination: header.destination.to_ip(),
+        destination_port: header.destination_port,
+        protocol: header.protocol,
+        class: Class::from_number(header.class)?,
+        kind: EventKind::from_number(header.kind)?,
+        count: header.count.max(1),
+        payload: &event.payload,
+    })
+}
