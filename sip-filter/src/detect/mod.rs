@@ -1,13 +1,23 @@
 //! Pure detection: observations in, decisions out; time is passed in, nothing is read or written.
 
+mod bounded;
+mod config;
+mod engine;
+mod offences;
 mod rule;
+mod sample;
+mod signature;
+mod window;
 
 use std::{net::IpAddr, time::Duration};
 
-pub use rule::Rule;
-use serde::{Deserialize, Serialize};
 use sip_filter_common::{abi::EventKind, sip::Class};
 
+pub use self::{
+    config::{DetectConfig, RuleSettings, SignatureSettings},
+    engine::{Engine, EngineStats},
+    rule::Rule,
+};
 use crate::bans::{Evidence, Target};
 
 /// One thing seen on the wire, live from the kernel's ring buffer or from a capture.
@@ -35,11 +45,6 @@ pub struct Observation<'a> {
     pub payload: &'a [u8],
 }
 
-/// Settings of the rules.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct DetectConfig {}
-
 /// What a rule decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
@@ -55,6 +60,6 @@ pub struct Decision {
     pub shadow: bool,
     /// How often this target was banned before, within the memory of the engine.
     pub earlier_offences: u32,
-    /// What the rule saw; wall-clock times are filled in with `wall(time)`.
+    /// What the rule saw; its wall-clock times are those of [`Engine::wall`].
     pub evidence: Evidence,
 }
