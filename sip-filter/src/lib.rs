@@ -3,4 +3,5 @@
 pub mod bans;
 pub mod dataplane;
 pub mod detect;
+pub mod metrics;
 pub mod units;
