@@ -11,7 +11,10 @@ mod window;
 
 use std::{net::IpAddr, time::Duration};
 
-use sip_filter_common::{abi::EventKind, sip::Class};
+use sip_filter_common::{
+    abi::{EventHeader, EventKind},
+    sip::Class,
+};
 
 pub use self::{
     config::{DetectConfig, RuleSettings, SignatureSettings},
@@ -43,6 +46,25 @@ pub struct Observation<'a> {
     pub count: u32,
     /// The first bytes of the payload.
     pub payload: &'a [u8],
+}
+
+impl<'a> Observation<'a> {
+    /// What the data plane reported. `None` for an event of a kind or class this version does not know.
+    #[must_use]
+    pub fn from_event(header: &EventHeader, payload: &'a [u8]) -> Option<Self> {
+        Some(Self {
+            time: Duration::from_nanos(header.time),
+            source: header.source.to_ip(),
+            source_port: header.source_port,
+            destination: header.destination.to_ip(),
+            destination_port: header.destination_port,
+            protocol: header.protocol,
+            class: Class::from_number(header.class)?,
+            kind: EventKind::from_number(header.kind)?,
+            count: header.count.max(1),
+            payload,
+        })
+    }
 }
 
 /// What a rule decided.
