@@ -1,8 +1,10 @@
 //! Library of `sip-filter`: controller, command line and everything between them and the kernel program.
 
+pub mod analyze;
 pub mod bans;
 pub mod config;
 pub mod daemon;
 pub mod dataplane;
 pub mod detect;
+pub mod metrics;
 pub mod units;

@@ -1,13 +1,26 @@
 //! Pure detection: observations in, decisions out; time is passed in, nothing is read or written.
 
+mod bounded;
+mod config;
+mod engine;
+mod offences;
 mod rule;
+mod sample;
+mod signature;
+mod window;
 
 use std::{net::IpAddr, time::Duration};
 
-pub use rule::Rule;
-use serde::{Deserialize, Serialize};
-use sip_filter_common::{abi::EventKind, sip::Class};
+use sip_filter_common::{
+    abi::{EventHeader, EventKind},
+    sip::Class,
+};
 
+pub use self::{
+    config::{DetectConfig, RuleSettings, SignatureSettings},
+    engine::{Engine, EngineStats},
+    rule::Rule,
+};
 use crate::bans::{Evidence, Target};
 
 /// One thing seen on the wire, live from the kernel's ring buffer or from a capture.
@@ -35,10 +48,24 @@ pub struct Observation<'a> {
     pub payload: &'a [u8],
 }
 
-/// Settings of the rules.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct DetectConfig {}
+impl<'a> Observation<'a> {
+    /// What the data plane reported. `None` for an event of a kind or class this version does not know.
+    #[must_use]
+    pub fn from_event(header: &EventHeader, payload: &'a [u8]) -> Option<Self> {
+        Some(Self {
+            time: Duration::from_nanos(header.time),
+            source: header.source.to_ip(),
+            source_port: header.source_port,
+            destination: header.destination.to_ip(),
+            destination_port: header.destination_port,
+            protocol: header.protocol,
+            class: Class::from_number(header.class)?,
+            kind: EventKind::from_number(header.kind)?,
+            count: header.count.max(1),
+            payload,
+        })
+    }
+}
 
 /// What a rule decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +82,6 @@ pub struct Decision {
     pub shadow: bool,
     /// How often this target was banned before, within the memory of the engine.
     pub earlier_offences: u32,
-    /// What the rule saw; wall-clock times are filled in with `wall(time)`.
+    /// What the rule saw; its wall-clock times are those of [`Engine::wall`].
     pub evidence: Evidence,
 }

@@ -19,8 +19,11 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// All rules.
-    pub const ALL: [Self; 5] = [
+    /// Number of rules.
+    pub const COUNT: usize = 5;
+
+    /// All rules, in the order of their declaration: `ALL[rule as usize] == rule`.
+    pub const ALL: [Self; Self::COUNT] = [
         Self::FloodRegister,
         Self::FloodInvite,
         Self::FloodOptions,

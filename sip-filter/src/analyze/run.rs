@@ -1,0 +1,251 @@
+//! Runs a capture through the pipeline and the engine.
+
+use std::{
+    collections::HashMap,
+    io::Read,
+    net::IpAddr,
+    time::{Duration, SystemTime},
+};
+
+use sip_filter_common::{
+    abi::EventHeader,
+    packet::{self, Transport},
+    sip::{Class, classify},
+    verdict::{Action, Reason, Verdict},
+};
+
+use super::{
+    BanReport, Capture, CaptureError, Report, SourceReport,
+    link::{self, Link},
+};
+use crate::{
+    bans::{Scope, Target},
+    dataplane::{ImageError, KernelBan},
+    detect::{Decision, Engine, Observation},
+};
+
+/// A data plane without a kernel: the pipeline with tables in memory.
+pub trait Plane {
+    /// Decides on one Ethernet frame at `now`, nanoseconds since boot.
+    fn run(&mut self, frame: &[u8], now: u64) -> Verdict;
+
+    /// Events since the last call, oldest first, with their excerpts of payload.
+    fn take_events(&mut self) -> Vec<(EventHeader, Vec<u8>)>;
+
+    /// Bans a target for the packets that follow.
+    ///
+    /// # Errors
+    /// [`ImageError`] if there is no room.
+    fn ban(&mut self, target: Target, ban: KernelBan) -> Result<(), ImageError>;
+}
+
+/// What an analysis can be told.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Addresses of the servers themselves. Packets from them are skipped: a capture has both directions, the
+    /// filter sees only what is received. (Captures on "any" mark sent packets; those are skipped anyway.)
+    pub own: Vec<Target>,
+}
+
+/// Boot time of the first packet: the kernel's clock, too, never is zero, and packets out of order may come before
+/// the first.
+const START: Duration = Duration::from_secs(3600);
+
+/// Sources reported one by one; what others send is summed up.
+const MAX_SOURCES: usize = 1_000_000;
+
+/// Runs a capture through `plane` and `engine` in the capture's own time.
+///
+/// A capture that is broken or cut short is analysed as far as it can be read; [`Report::error`] then says where it
+/// broke.
+///
+/// # Errors
+/// [`CaptureError`] if `reader` is no capture at all.
+pub fn analyze<R: Read>(
+    reader: R,
+    plane: &mut impl Plane,
+    engine: &mut Engine,
+    options: &Options,
+) -> Result<Report, CaptureError> {
+    let mut capture = Capture::new(reader)?;
+    let mut analysis = Analysis::new(plane, engine, options);
+    let mut frame = Vec::new();
+    loop {
+        match capture.next_frame() {
+            Ok(Some(packet)) => {
+                if packet.cut {
+                    analysis.report.cut_packets += 1;
+                }
+                match link::to_ethernet(packet.link, packet.data, &mut frame) {
+                    Link::Frame => analysis.packet(packet.time, &frame),
+                    Link::Outgoing => analysis.report.skipped_outgoing += 1,
+                    Link::Unknown => analysis.report.skipped_link += 1,
+                }
+            }
+            Ok(None) => break,
+            Err(error) => {
+                analysis.report.error = Some(error);
+                break;
+            }
+        }
+    }
+    analysis.report.packets = capture.packets();
+    Ok(analysis.finish())
+}
+
+struct Analysis<'a, P> {
+    plane: &'a mut P,
+    engine: &'a mut Engine,
+    options: &'a Options,
+    report: Report,
+    sources: HashMap<Target, SourceReport>,
+    /// Time of the first packet, since the Unix epoch.
+    epoch: Option<Duration>,
+    last: Duration,
+    decisions: Vec<Decision>,
+}
+
+impl<'a, P: Plane> Analysis<'a, P> {
+    fn new(plane: &'a mut P, engine: &'a mut Engine, options: &'a Options) -> Self {
+        Self {
+            plane,
+            engine,
+            options,
+            report: Report::default(),
+            sources: HashMap::new(),
+            epoch: None,
+            last: START,
+            decisions: Vec::new(),
+        }
+    }
+
+    fn packet(&mut self, time: Option<Duration>, frame: &[u8]) {
+        let looked_at = look_at(frame);
+        if let Some((source, _)) = looked_at
+            && self.options.own.iter().any(|own| own.contains(source))
+        {
+            self.report.skipped_own += 1;
+            return;
+        }
+        let now = self.clock(time);
+        let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let verdict = self.plane.run(frame, nanos);
+        let wall = self.engine.wall(now);
+        self.report.first_seen.get_or_insert(wall);
+        self.report.last_seen = Some(wall);
+        *self.report.reasons.entry(verdict.reason.name()).or_default() += 1;
+        if let Some((source, class)) = looked_at {
+            self.tally(source, class, verdict.reason, wall);
+        }
+        for (header, payload) in self.plane.take_events() {
+            if let Some(observation) = Observation::from_event(&header, &payload) {
+                self.engine.observe(&observation, &mut self.decisions);
+            }
+        }
+        for decision in std::mem::take(&mut self.decisions) {
+            self.decided(decision);
+        }
+    }
+
+    /// The time of a packet on the clock of pipeline and engine, which begins with the first packet. A packet
+    /// without a time has that of the packet before it.
+    fn clock(&mut self, time: Option<Duration>) -> Duration {
+        let Some(time) = time else {
+            return self.last;
+        };
+        let epoch = *self.epoch.get_or_insert_with(|| {
+            let wall = SystemTime::UNIX_EPOCH.checked_add(time);
+            self.engine
+                .set_wall(START, wall.unwrap_or(SystemTime::UNIX_EPOCH));
+            time
+        });
+        self.last = START.saturating_add(time).saturating_sub(epoch);
+        self.last
+    }
+
+    /// Adds a packet to its source, if it had to do with SIP or a ban.
+    fn tally(&mut self, source: IpAddr, class: Option<Class>, reason: Reason, wall: SystemTime) {
+        let banned = matches!(reason, Reason::DropBanAddress | Reason::DropBanNetwork);
+        let dropped = matches!(reason.action(), Action::Drop);
+        let class = match reason {
+            Reason::PassRequest
+            | Reason::PassResponse
+            | Reason::PassKeepAlive
+            | Reason::PassOtherPayload
+            | Reason::PassAllowed => class,
+            Reason::PassStream | Reason::PassAllowedBanned => None,
+            _ if banned => None,
+            _ if dropped => class,
+            _ => return,
+        };
+        let Some(entry) = self.entry(source) else {
+            self.report.unlisted_packets += 1;
+            return;
+        };
+        entry.packets += 1;
+        entry.first_seen.get_or_insert(wall);
+        entry.last_seen = Some(wall);
+        if let Some(class) = class {
+            entry.classes[class as usize] += 1;
+        }
+        entry.throttled += u64::from(dropped && !banned);
+        entry.dropped_by_ban += u64::from(banned);
+    }
+
+    fn entry(&mut self, source: IpAddr) -> Option<&mut SourceReport> {
+        let target = self.engine.target(source);
+        if self.sources.len() >= MAX_SOURCES && !self.sources.contains_key(&target) {
+            return None;
+        }
+        Some(
+            self.sources
+                .entry(target)
+                .or_insert_with(|| SourceReport::new(target)),
+        )
+    }
+
+    fn decided(&mut self, decision: Decision) {
+        let mut failed = None;
+        if !decision.shadow {
+            let ban = KernelBan {
+                scope: Scope::Sip,
+                expires: Some(decision.time.saturating_add(decision.ban_for)),
+            };
+            failed = self.plane.ban(decision.target, ban).err();
+        }
+        if let Some(error) = failed {
+            self.report.notes.push(error.to_string());
+        }
+        let ban = BanReport::new(self.engine.wall(decision.time), &decision);
+        if let Some(entry) = self.entry(decision.target.net().addr()) {
+            entry.bans.push(ban);
+        }
+    }
+
+    fn finish(mut self) -> Report {
+        let mut sources: Vec<SourceReport> = self.sources.into_values().collect();
+        // Who was acted upon first; and a fixed order, whatever the hash map made of it.
+        sources.sort_by_key(|source| {
+            let stopped = source.throttled + source.dropped_by_ban;
+            (
+                std::cmp::Reverse((!source.bans.is_empty(), stopped, source.packets)),
+                source.source,
+            )
+        });
+        self.report.sources = sources;
+        self.report
+    }
+}
+
+/// Source and class of a frame, as the pipeline sees them.
+fn look_at(frame: &[u8]) -> Option<(IpAddr, Option<Class>)> {
+    let network = packet::network(&frame).ok()?;
+    let class = match packet::transport(&frame, &network) {
+        Transport::Ports(ports) => Some(classify(&packet::head(&frame, &ports).0, ports.payload_len)),
+        _ => None,
+    };
+    Some((network.source.address().to_ip(), class))
+}
+
+#[cfg(test)]
+mod tests;

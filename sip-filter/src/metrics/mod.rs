@@ -1,0 +1,97 @@
+//! Numbers for Prometheus: one text, served over HTTP or written for node_exporter's textfile collector.
+//!
+//! The names are part of the interface (documented in docs and checked by a snapshot test). The text is the
+//! exposition format 0.0.4 and not OpenMetrics, because node_exporter's textfile collector reads only the former;
+//! it carries no timestamps, because a file with one is refused whole.
+
+#[cfg(test)]
+mod node_exporter_tests;
+mod render;
+mod server;
+mod textfile;
+
+use sip_filter_common::abi::Family;
+
+pub use self::{
+    render::{CONTENT_TYPE, RenderError, render},
+    server::{Server, ServerError},
+    textfile::{FILE_NAME, Textfile, TextfileError},
+};
+use crate::{
+    dataplane::{Counters, XdpMode},
+    detect::{EngineStats, Rule},
+};
+
+/// Everything that is published, at one moment.
+///
+/// Labels are static strings wherever they can be: an address in a label would make a new time series for every
+/// attacker, and here it cannot even be written by mistake.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Version of the program.
+    pub version: &'static str,
+    /// Whether the filter only pretends to drop.
+    pub simulate: bool,
+    /// Whether the configuration could be read the last time it was asked for.
+    pub reload_successful: bool,
+    /// Interfaces that are filtered, or should be.
+    pub interfaces: Vec<Interface>,
+    /// Bans in force.
+    pub bans: Vec<Bans>,
+    /// Bans added so far.
+    pub bans_added: Vec<BansAdded>,
+    /// Bans ended so far, by cause: a stable name (`expired`, `unbanned`, …).
+    pub bans_removed: Vec<(&'static str, u64)>,
+    /// The detection engine.
+    pub engine: EngineStats,
+    /// Thresholds in force.
+    pub thresholds: Vec<(Rule, u64)>,
+}
+
+/// One interface.
+#[derive(Clone, Debug)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// How the program is attached, if it is.
+    pub attached: Option<XdpMode>,
+    /// Counters of its data plane.
+    pub counters: Counters,
+    /// How full its tables are.
+    pub tables: Vec<TableUse>,
+}
+
+/// How full a table is.
+#[derive(Clone, Copy, Debug)]
+pub struct TableUse {
+    /// Name of the table.
+    pub name: &'static str,
+    /// Entries in it.
+    pub entries: u64,
+    /// Room for entries.
+    pub max_entries: u64,
+}
+
+/// Number of bans of one kind.
+#[derive(Clone, Copy, Debug)]
+pub struct Bans {
+    /// Who made them, such as `manual`.
+    pub origin: &'static str,
+    /// What they stop, `sip` or `all`.
+    pub scope: &'static str,
+    /// Their family.
+    pub family: Family,
+    /// How many.
+    pub count: u64,
+}
+
+/// Bans added so far by one origin and rule.
+#[derive(Clone, Copy, Debug)]
+pub struct BansAdded {
+    /// Who made them.
+    pub origin: &'static str,
+    /// The rule that decided; none for bans by hand.
+    pub rule: Option<Rule>,
+    /// How many.
+    pub count: u64,
+}
