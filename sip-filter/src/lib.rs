@@ -1,5 +1,6 @@
 //! Library of `sip-filter`: controller, command line and everything between them and the kernel program.
 
+pub mod api;
 pub mod bans;
 pub mod dataplane;
 pub mod detect;
