@@ -1,0 +1,60 @@
+//! A daemon without a kernel: the API server over a service that remembers what it is told.
+
+pub(crate) mod fake;
+
+use std::{path::PathBuf, sync::Arc};
+
+use fake::Fake;
+use sip_filter::api::{
+    Limits,
+    access::Access,
+    client::Client,
+    server::serve_within,
+    socket::{self, SocketGuard},
+};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// A server that runs until it is dropped or stopped.
+pub(crate) struct Daemon {
+    pub(crate) socket: PathBuf,
+    pub(crate) service: Arc<Fake>,
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+    _guard: SocketGuard,
+    _directory: tempfile::TempDir,
+}
+
+impl Daemon {
+    pub(crate) fn start(limits: Limits) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("api.sock");
+        let (listener, guard) = socket::bind(&socket, None).unwrap();
+        let service = Arc::new(Fake::default());
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(serve_within(
+            listener,
+            Arc::clone(&service) as Arc<dyn sip_filter::api::Service>,
+            Access::new(None).unwrap(),
+            limits,
+            shutdown.clone(),
+        ));
+        Self {
+            socket,
+            service,
+            shutdown,
+            task,
+            _guard: guard,
+            _directory: directory,
+        }
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::new(&self.socket)
+    }
+
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.unwrap();
+    }
+}
