@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod bans;
+pub mod cli;
 pub mod dataplane;
 pub mod detect;
 pub mod units;

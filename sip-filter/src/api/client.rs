@@ -66,6 +66,9 @@ pub enum ClientError {
     /// The connection ended before the answer did.
     #[error("the daemon closed the connection before it answered")]
     Interrupted(#[source] hyper::Error),
+    /// The daemon stopped while its events were followed.
+    #[error("the daemon stopped")]
+    Ended,
     /// The answer is not understood.
     #[error("the daemon's answer is not understood: {0}")]
     Protocol(String),
@@ -86,7 +89,7 @@ impl ClientError {
             Self::NotPermitted { group, .. } => Some(format!(
                 "use sudo, or join the group with `usermod -aG {group} USER` and log in again"
             )),
-            Self::Unreachable { .. } | Self::Silent { .. } | Self::Interrupted(_) => {
+            Self::Unreachable { .. } | Self::Silent { .. } | Self::Interrupted(_) | Self::Ended => {
                 Some("see `systemctl status sip-filter` and `journalctl -u sip-filter`".to_owned())
             }
             Self::Protocol(_) => Some("compare `sip-filter --version` with the version of the running daemon".to_owned()),
@@ -101,7 +104,8 @@ impl ClientError {
             Self::NotRunning { .. }
             | Self::NotPermitted { .. }
             | Self::Unreachable { .. }
-            | Self::Silent { .. } => true,
+            | Self::Silent { .. }
+            | Self::Ended => true,
             Self::Interrupted(_) | Self::Protocol(_) | Self::Api(_) => false,
         }
     }
