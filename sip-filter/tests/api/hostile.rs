@@ -9,7 +9,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::support::{Daemon, fake::Fake};
+use crate::{
+    client,
+    support::{Daemon, fake::Fake},
+};
 
 fn hasty() -> Limits {
     Limits {
@@ -70,7 +73,7 @@ async fn garbage_is_answered_or_closed() {
         assert!(answer.contains("\"code\":\""), "{answer}");
         assert!(answer.contains(words), "{answer}");
     }
-    daemon.client().status().await.unwrap();
+    client(&daemon).status().await.unwrap();
 }
 
 #[tokio::test]
@@ -116,7 +119,7 @@ async fn oversized_requests_are_refused() {
     head.resize(1 << 20, b'a');
     let answer = raw(&daemon.socket, &head).await;
     assert!(!answer.contains("200 OK"), "{answer}");
-    daemon.client().status().await.unwrap();
+    client(&daemon).status().await.unwrap();
 }
 
 #[tokio::test]
@@ -135,7 +138,7 @@ async fn whoever_does_not_read_its_answer_loses_it() {
     lazy.write_all(b"GET /v1/bans HTTP/1.1\r\n\r\n").await.unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     // The only turn is taken, and comes free because the other is cut off.
-    let list = daemon.client().bans(&Default::default()).await.unwrap();
+    let list = client(&daemon).bans(&Default::default()).await.unwrap();
     assert_eq!(list.bans.len(), 20_000);
     let mut answer = Vec::new();
     let _ = lazy.read_to_end(&mut answer).await;
@@ -149,14 +152,14 @@ async fn two_hundred_connections_hold_nobody_out_for_long() {
     for _ in 0..200 {
         idle.push(UnixStream::connect(&daemon.socket).await.unwrap());
     }
-    match daemon.client().status().await {
+    match client(&daemon).status().await {
         Err(ClientError::Api(error)) => assert_eq!(error.kind, ErrorKind::Busy),
         // Turned away without words, when even those are too many.
         Err(ClientError::Interrupted(_)) => {}
         other => panic!("{other:?}"),
     }
     let deadline = Instant::now() + Duration::from_secs(3);
-    while daemon.client().status().await.is_err() {
+    while client(&daemon).status().await.is_err() {
         assert!(
             Instant::now() < deadline,
             "idle connections still hold all places"
@@ -173,15 +176,15 @@ async fn followers_are_bounded() {
         followers: 2,
         ..hasty()
     });
-    let first = daemon.client().events(1, true).await.unwrap();
-    let _second = daemon.client().events(1, true).await.unwrap();
-    match daemon.client().events(1, true).await {
+    let first = client(&daemon).events(1, true).await.unwrap();
+    let _second = client(&daemon).events(1, true).await.unwrap();
+    match client(&daemon).events(1, true).await {
         Err(ClientError::Api(error)) => assert_eq!(error.kind, ErrorKind::Busy),
         other => panic!("{:?}", other.err()),
     }
     drop(first);
     let deadline = Instant::now() + Duration::from_secs(3);
-    while daemon.client().events(1, true).await.is_err() {
+    while client(&daemon).events(1, true).await.is_err() {
         assert!(Instant::now() < deadline, "a follower that left still counts");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

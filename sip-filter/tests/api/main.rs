@@ -7,3 +7,8 @@ mod round_trip;
 mod snapshots;
 #[path = "../support/mod.rs"]
 mod support;
+
+/// A client of `daemon`.
+fn client(daemon: &support::Daemon) -> sip_filter::api::client::Client {
+    sip_filter::api::client::Client::new(&daemon.socket)
+}

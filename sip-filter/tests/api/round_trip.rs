@@ -5,9 +5,12 @@ use sip_filter::{
     bans::Scope,
 };
 
-use crate::support::{
-    Daemon,
-    fake::{Fake, target},
+use crate::{
+    client,
+    support::{
+        Daemon,
+        fake::{Fake, target},
+    },
 };
 
 fn ban(targets: &[&str]) -> BanRequest {
@@ -30,7 +33,7 @@ fn api_error(error: ClientError) -> ApiError {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_call() {
     let daemon = Daemon::start(Limits::default());
-    let client = daemon.client();
+    let client = client(&daemon);
 
     let banned = client
         .ban(&ban(&["203.0.113.7", "2001:db8::/64", "203.0.113.0/24"]))
@@ -150,7 +153,7 @@ async fn every_call() {
 #[tokio::test]
 async fn errors_arrive_as_they_were_meant() {
     let daemon = Daemon::start(Limits::default());
-    let client = daemon.client();
+    let client = client(&daemon);
     let refused = api_error(client.ban(&ban(&["203.0.113.7", "192.0.2.1"])).await.unwrap_err());
     assert_eq!(refused.kind, ErrorKind::Refused);
     assert_eq!(refused.message, "192.0.2.1 is allow-listed");
@@ -169,7 +172,7 @@ async fn errors_arrive_as_they_were_meant() {
 #[tokio::test]
 async fn events_are_followed_without_gap_or_repetition() {
     let daemon = Daemon::start(Limits::default());
-    let client = daemon.client();
+    let client = client(&daemon);
     let mut latest = client.events(10, false).await.unwrap();
     assert_eq!(latest.next().await.unwrap().unwrap().kind, "ban");
     assert_eq!(latest.next().await.unwrap(), None);

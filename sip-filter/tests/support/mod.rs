@@ -8,7 +8,6 @@ use fake::Fake;
 use sip_filter::api::{
     Limits,
     access::Access,
-    client::Client,
     server::serve_within,
     socket::{self, SocketGuard},
 };
@@ -49,11 +48,7 @@ impl Daemon {
         }
     }
 
-    pub(crate) fn client(&self) -> Client {
-        Client::new(&self.socket)
-    }
-
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         self.task.await.unwrap();
     }
