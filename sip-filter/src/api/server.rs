@@ -3,8 +3,8 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, http, response::IntoResponse};
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -177,7 +177,7 @@ impl Server {
         response
     }
 
-    /// Checks the peer's rights before its body is read, then reads it, within limits. Every request passes here, so
+    /// Checks the peer's rights before its body is kept, then reads it, within limits. Every request passes here, so
     /// no route can forget it.
     async fn prepare(
         &self,
@@ -185,24 +185,32 @@ impl Server {
         peer: Peer,
         reads: bool,
     ) -> Result<Request<Full<Bytes>>, ApiError> {
-        if !reads {
-            self.require_write(peer).await?;
-        }
-        let limit = if request.uri().path() == routes::IMPORT {
+        let (head, mut body) = request.into_parts();
+        let limit = if head.uri.path() == routes::IMPORT {
             self.limits.import_bytes
         } else if reads {
             0
         } else {
             self.limits.body_bytes
         };
-        let (head, body) = request.into_parts();
-        let read = timeout(self.limits.body_timeout, Limited::new(body, limit).collect()).await;
-        match read {
-            Ok(Ok(body)) => Ok(Request::from_parts(head, Full::new(body.to_bytes()))),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::usage(format!(
-                "the request body is longer than the {limit} bytes this request may have"
-            ))),
-            Ok(Err(error)) => Err(ApiError::usage(format!("the request body is broken: {error}"))),
+        let allowed = if reads {
+            Ok(())
+        } else {
+            self.require_write(peer).await
+        };
+        let read = async {
+            let kept = match allowed {
+                Ok(()) => read_body(&mut body, limit).await,
+                Err(error) => Err(error),
+            };
+            if kept.is_err() {
+                // Closing a connection with unread data takes the answer away from a client that still sends.
+                discard(&mut body, self.limits.import_bytes).await;
+            }
+            kept
+        };
+        match timeout(self.limits.body_timeout, read).await {
+            Ok(body) => Ok(Request::from_parts(head, Full::new(body?))),
             Err(_) => Err(ApiError::usage(format!(
                 "the request body did not arrive within {} seconds",
                 self.limits.body_timeout.as_secs()
@@ -221,6 +229,34 @@ impl Server {
         .await
         .map_err(|_| ApiError::internal("the look-up of your groups failed"))?;
         refusal.map_or(Ok(()), |sentence| Err(ApiError::new(ErrorKind::Denied, sentence)))
+    }
+}
+
+/// The body, if it has at most `limit` bytes.
+async fn read_body(body: &mut Incoming, limit: usize) -> Result<Bytes, ApiError> {
+    let mut kept = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| ApiError::usage(format!("the request body is broken: {error}")))?;
+        // Trailers are of no interest.
+        let Ok(data) = frame.into_data() else { continue };
+        if kept.len() + data.len() > limit {
+            return Err(ApiError::usage(format!(
+                "the request body is longer than the {limit} bytes this request may have"
+            )));
+        }
+        kept.extend_from_slice(&data);
+    }
+    Ok(kept.freeze())
+}
+
+/// Reads and forgets what is left of a body, up to `most` bytes.
+async fn discard(body: &mut Incoming, most: usize) {
+    let mut seen = 0;
+    while seen < most {
+        match body.frame().await {
+            Some(Ok(frame)) => seen += frame.data_ref().map_or(0, Bytes::len),
+            _ => return,
+        }
     }
 }
 
@@ -246,4 +282,35 @@ async fn turn_away(mut stream: UnixStream) {
         let _ = stream.shutdown().await;
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_leave_room_for_operators() {
+        let server = Server {
+            router: Router::new(),
+            access: Access::new(None).unwrap(),
+            limits: Limits::default(),
+            shutdown: CancellationToken::new(),
+            all: Arc::new(Semaphore::new(3)),
+            readers: Arc::new(Semaphore::new(2)),
+            turned_away: Arc::new(Semaphore::new(0)),
+        };
+        let peer = |uid| Peer {
+            uid,
+            gid: uid,
+            pid: 1,
+        };
+        let (root, reader) = (peer(0), peer(4_000_000));
+        let held = [server.permits(reader).unwrap(), server.permits(reader).unwrap()];
+        assert!(server.permits(reader).is_none());
+        let operator = server.permits(root).unwrap();
+        assert!(server.permits(root).is_none());
+        drop(held);
+        assert!(server.permits(reader).is_some());
+        drop(operator);
+    }
 }

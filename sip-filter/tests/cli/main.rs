@@ -8,7 +8,7 @@ mod without_daemon;
 
 use std::{
     io::Write as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -43,4 +43,18 @@ fn sip_filter_with(socket: &Path, arguments: &[&str], input: &str) -> Ran {
 
 fn sip_filter(socket: &Path, arguments: &[&str]) -> Ran {
     sip_filter_with(socket, arguments, "")
+}
+
+/// The binary where other users may run it: the build directory may be closed to them.
+fn binary_for_others(directory: &Path) -> PathBuf {
+    let binary = directory.join("sip-filter");
+    // Not std::fs::copy: a child another test starts meanwhile would inherit the open file, and a file open for
+    // writing cannot be run.
+    let copied = Command::new("cp")
+        .arg(env!("CARGO_BIN_EXE_sip-filter"))
+        .arg(&binary)
+        .status()
+        .unwrap();
+    assert!(copied.success());
+    binary
 }

@@ -304,6 +304,45 @@ async fn an_import_is_all_or_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_reads_why_even_if_its_request_is_long() {
+    use std::os::unix::{fs::PermissionsExt as _, process::CommandExt as _};
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: becoming another user needs root");
+        return;
+    }
+    let daemon = Daemon::start(Limits::default());
+    let directory = daemon.socket.parent().unwrap();
+    for (path, mode) in [(directory, 0o755), (&*daemon.socket, 0o666)] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    // More than the socket buffers hold: the answer comes while the request is still being sent.
+    let list = directory.join("list");
+    let lines: String = (0..9_000_u32)
+        .map(|number| {
+            format!(
+                "{},1h,{}\n",
+                std::net::Ipv4Addr::from(0x0a00_0000 + number),
+                "x".repeat(200)
+            )
+        })
+        .collect();
+    std::fs::write(&list, lines).unwrap();
+    let mut import = std::process::Command::new(crate::binary_for_others(directory));
+    import
+        .arg("--socket")
+        .arg(&daemon.socket)
+        .arg("import")
+        .arg(&list)
+        .uid(65_534)
+        .gid(65_534);
+    let output = tokio::task::block_in_place(|| import.output().unwrap());
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("may look but not change anything"), "{stderr}");
+    assert_eq!(bans(&daemon), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_come_line_by_line_and_end_with_the_daemon() {
     let daemon = Daemon::start(Limits::default());
     let ran = run(&daemon, "events");

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::{sip_filter, sip_filter_with};
+use crate::{binary_for_others, sip_filter, sip_filter_with};
 
 const NOWHERE: &str = "/nonexistent/api.sock";
 
@@ -56,9 +56,7 @@ fn a_socket_for_others_names_its_group() {
         |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     rights(dir.path(), 0o755);
     rights(&socket, 0o660);
-    // The build directory may be closed to others.
-    let binary = dir.path().join("sip-filter");
-    std::fs::copy(env!("CARGO_BIN_EXE_sip-filter"), &binary).unwrap();
+    let binary = binary_for_others(dir.path());
     let output = Command::new(&binary)
         .arg("--socket")
         .arg(&socket)
