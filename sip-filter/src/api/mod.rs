@@ -7,6 +7,7 @@
 pub mod access;
 pub mod client;
 mod error;
+mod feed;
 mod lifetime;
 mod limits;
 mod routes;
@@ -18,6 +19,7 @@ mod stream;
 pub mod types;
 
 pub use error::{ApiError, ErrorKind};
+pub use feed::Feed;
 pub use lifetime::Lifetime;
 pub use limits::Limits;
 pub use service::Service;

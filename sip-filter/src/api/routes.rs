@@ -314,13 +314,13 @@ async fn events(State(shared): Context, query: Result<Query<EventsQuery>, QueryR
         None
     };
     // Before the latest events are read, so that none falls between.
-    let receiver = shared.service.subscribe();
+    let feed = shared.service.subscribe();
     let service = Arc::clone(&shared.service);
     let recent = tokio::task::spawn_blocking(move || service.recent_events(limit))
         .await
         .unwrap_or_else(|_| Err(ApiError::internal("the events cannot be read")))?;
     let body = match permit {
-        Some(permit) => Body::new(follow(recent, receiver, permit, shared.shutdown.clone())),
+        Some(permit) => Body::new(follow(recent, feed, permit, shared.shutdown.clone())),
         None => Body::from(super::stream::lines(&recent)),
     };
     Ok((

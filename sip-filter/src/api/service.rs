@@ -2,10 +2,8 @@
 
 use std::net::IpAddr;
 
-use tokio::sync::broadcast;
-
 use super::{
-    ApiError,
+    ApiError, Feed,
     types::{
         AllowAdd, AllowEntry, AllowRemove, AllowResult, BanEntry, BanFilter, BanRequest, BanResult, Check,
         ConfigText, Event, Health, ImportReport, ImportRequest, Mode, ModeChange, ReloadReport, Status,
@@ -56,7 +54,7 @@ pub trait Service: Send + Sync + 'static {
     fn recent_events(&self, limit: usize) -> Result<Vec<Event>, ApiError>;
 
     /// Events from now on.
-    fn subscribe(&self) -> broadcast::Receiver<Event>;
+    fn subscribe(&self) -> Feed;
 
     /// Switches between dropping and counting only.
     fn set_mode(&self, mode: Mode) -> Result<ModeChange, ApiError>;

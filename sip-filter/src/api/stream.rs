@@ -11,7 +11,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::types::Event;
+use super::{Feed, types::Event};
 
 /// Chunks of an answer that wait for a client before its events are counted as missed.
 const CHUNKS_AHEAD: usize = 16;
@@ -90,7 +90,7 @@ pub(super) fn lines(events: &[Event]) -> Vec<u8> {
 /// The `recent` events, then those that arrive, until the client goes or the daemon stops.
 pub(super) fn follow(
     recent: Vec<Event>,
-    receiver: broadcast::Receiver<Event>,
+    feed: Feed,
     permit: OwnedSemaphorePermit,
     shutdown: CancellationToken,
 ) -> Follow {
@@ -99,7 +99,7 @@ pub(super) fn follow(
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = sender.closed() => {}
-            () = forward(recent, receiver, &sender) => {}
+            () = forward(recent, feed, &sender) => {}
         }
     });
     Follow {
@@ -108,17 +108,13 @@ pub(super) fn follow(
     }
 }
 
-async fn forward(
-    mut recent: Vec<Event>,
-    mut receiver: broadcast::Receiver<Event>,
-    sender: &mpsc::Sender<Bytes>,
-) {
+async fn forward(mut recent: Vec<Event>, mut feed: Feed, sender: &mpsc::Sender<Bytes>) {
     // Sent even if empty: it makes the head of the answer go out at once.
     if sender.send(lines(&recent).into()).await.is_err() {
         return;
     }
     loop {
-        let event = match receiver.recv().await {
+        let event = match feed.recv().await {
             // The subscription is older than `recent`: what is in both has been sent.
             Ok(event) if recent.contains(&event) => continue,
             Ok(event) => event,

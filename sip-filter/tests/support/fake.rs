@@ -7,7 +7,7 @@ use std::{
 };
 
 use sip_filter::{
-    api::{ApiError, Lifetime, Service, types::*},
+    api::{ApiError, Feed, Lifetime, Service, types::*},
     bans::{Ban, Evidence, Origin, Scope, Target},
     dataplane::XdpMode,
     detect::Rule,
@@ -374,8 +374,8 @@ impl Service for Fake {
         Ok(events)
     }
 
-    fn subscribe(&self) -> broadcast::Receiver<Event> {
-        self.events.subscribe()
+    fn subscribe(&self) -> Feed {
+        Feed::new(self.events.subscribe(), |event| event)
     }
 
     fn set_mode(&self, mode: Mode) -> Result<ModeChange, ApiError> {
