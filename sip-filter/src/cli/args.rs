@@ -5,10 +5,10 @@ use std::{net::IpAddr, path::PathBuf};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use ipnet::IpNet;
 
+use super::values::{address, interface, lifetime, network, scope};
 use crate::{
     api::{Lifetime, types::Mode},
     bans::{Scope, Target},
-    units,
 };
 
 /// Firewall for SIP servers: drops scanners, password guessers and floods before the network stack sees them.
@@ -133,7 +133,7 @@ pub struct RunArgs {
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
     /// Interface to protect, once for each; replaces those of the configuration.
-    #[arg(short, long = "interface", value_name = "IF")]
+    #[arg(short, long = "interface", value_name = "IF", value_parser = interface)]
     pub interfaces: Vec<String>,
     /// Decide and count, but drop nothing.
     #[arg(long)]
@@ -339,14 +339,23 @@ pub struct AnalyzeArgs {
     /// Configuration to judge by; without this, /etc/sip-filter/config.toml if it exists.
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
+    /// Address or network of the servers themselves: what they send is not judged. May be repeated.
+    #[arg(long, value_name = "ADDR|CIDR")]
+    pub own: Vec<Target>,
+    /// How many sources to show.
+    #[arg(short = 'n', long, default_value_t = 20, value_name = "N")]
+    pub limit: usize,
 }
 
 /// Arguments of `detach`.
 #[derive(Clone, Debug, Args)]
 pub struct DetachArgs {
     /// The interface.
-    #[arg(value_name = "IFACE")]
+    #[arg(value_name = "IFACE", value_parser = interface)]
     pub interface: String,
+    /// Directory of the pins, if the configuration names another.
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/sip-filter", value_hint = ValueHint::DirPath)]
+    pub pin_root: PathBuf,
 }
 
 /// Arguments of `completions`.
@@ -363,42 +372,6 @@ pub struct ManArgs {
     /// Write one page per verb into this directory instead of printing the main page.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub dir: Option<PathBuf>,
-}
-
-impl ValueEnum for Mode {
-    fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Enforce, Self::Simulate]
-    }
-
-    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
-        Some(clap::builder::PossibleValue::new(self.name()).help(match self {
-            Self::Enforce => "Drop packets",
-            Self::Simulate => "Drop nothing, count what would be dropped",
-        }))
-    }
-}
-
-fn lifetime(text: &str) -> Result<Lifetime, String> {
-    match units::parse_duration(text) {
-        Ok(Some(duration)) if duration.is_zero() => Err("a ban of no length does nothing".to_owned()),
-        Ok(duration) => Ok(Lifetime::from_duration(duration)),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-/// One spelling for scopes: that of the JSON.
-fn scope(text: &str) -> Result<Scope, String> {
-    serde_json::from_value(text.into()).map_err(|_| format!("`{text}` is neither `sip` nor `all`"))
-}
-
-fn address(text: &str) -> Result<IpAddr, String> {
-    text.parse().map_err(|_| format!("`{text}` is not an IP address"))
-}
-
-fn network(text: &str) -> Result<IpNet, String> {
-    text.parse::<Target>()
-        .map(Target::net)
-        .map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -466,6 +439,8 @@ mod tests {
             ("sip-filter unban --origin x 203.0.113.7", "cannot be used with"),
             ("sip-filter check 203.0.113.0/24", "is not an IP address"),
             ("sip-filter mode on", "enforce"),
+            ("sip-filter detach ../../x", "`../../x` is not the name"),
+            ("sip-filter run -i eth0 -i far-too-long-a-name", "is not the name"),
             ("sip-filter frobnicate", "frobnicate"),
         ] {
             let error = parse(line).expect_err(line);

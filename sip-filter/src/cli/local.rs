@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use super::{
-    args::{AnalyzeArgs, Global, RunArgs},
+    args::{AnalyzeArgs, DetachArgs, Format, Global, RunArgs},
     exit::{Error, Exit},
     out::Out,
 };
+use crate::{api::types::SchemaVersion, dataplane};
 
 /// Not part of this build yet.
 #[derive(Debug, thiserror::Error)]
@@ -28,9 +29,32 @@ pub(super) fn analyze(_args: &AnalyzeArgs, _out: &mut Out) -> Result<Exit, Error
     missing("analyze")
 }
 
-/// `detach`: takes the program and its pins off an interface.
-pub(super) fn detach(_interface: &str, _out: &mut Out) -> Result<Exit, Error> {
-    missing("detach")
+/// `detach`: takes the program and its pins off an interface, whatever version of sip-filter left them there.
+pub(super) fn detach(args: &DetachArgs, out: &mut Out) -> Result<Exit, Error> {
+    let DetachArgs { interface, pin_root } = args;
+    let found = dataplane::detach(interface, pin_root).map_err(|error| Error::Local(Box::new(error)))?;
+    let outcome = if found { "detached" } else { "not-attached" };
+    match out.format {
+        Format::Human if found => out.changed(format_args!("detached the filter from {interface}"))?,
+        Format::Human => out.changed(format_args!(
+            "no filter is attached to {interface}; nothing changed"
+        ))?,
+        Format::Json => out.json(&Detached {
+            schema_version: SchemaVersion,
+            interface,
+            outcome,
+        })?,
+        Format::Raw => out.raw(&[outcome, interface])?,
+    }
+    Ok(Exit::Done)
+}
+
+/// Answer of `detach -o json`.
+#[derive(serde::Serialize)]
+struct Detached<'a> {
+    schema_version: SchemaVersion,
+    interface: &'a str,
+    outcome: &'static str,
 }
 
 /// `config check`: reads a configuration and says what is wrong with it.

@@ -12,6 +12,7 @@ pub mod logging;
 mod out;
 mod shell;
 mod text;
+mod values;
 
 pub use args::{AnalyzeArgs, Cli, Format, Global, RunArgs, Verb};
 pub use exit::{Error, Exit};
@@ -35,7 +36,7 @@ fn dispatch(cli: Cli, out: &mut Out) -> Result<Exit, Error> {
     let verb = match verb {
         Verb::Run(args) => return local::run(&global, args),
         Verb::Analyze(args) => return local::analyze(&args, out),
-        Verb::Detach(args) => return local::detach(&args.interface, out),
+        Verb::Detach(args) => return local::detach(&args, out),
         Verb::Config(args::ConfigVerb::Check { file }) => return local::check_config(&file, out),
         Verb::Completions(args) => return shell::completions(args, out),
         Verb::Man(args) => return shell::man(&args, out),

@@ -133,7 +133,8 @@ impl HostPlane {
     /// Decides on one Ethernet frame at boot time `now` (nanoseconds), and counts it.
     pub fn run(&mut self, frame: &[u8], now: u64) -> Decision {
         let tables = &mut self.0;
-        tables.config.flags = tables.config.flags & abi::flags::SIMULATE | tables.flags.load(Ordering::SeqCst);
+        tables.config.flags =
+            tables.config.flags & abi::flags::SIMULATE | tables.flags.load(Ordering::SeqCst);
         tables.now.set(now);
         let decision = decide(&frame, tables);
         let mut counters = tables.counters.borrow_mut();

@@ -136,6 +136,15 @@ fn help_completions_and_manual_need_no_daemon() {
 }
 
 #[test]
+fn detaching_what_is_not_attached_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().to_str().unwrap();
+    let ran = sip_filter(Path::new(NOWHERE), &["detach", "eth0", "--pin-root", root]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(ran.stdout, "no filter is attached to eth0; nothing changed\n");
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_failure() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_sip-filter"))
         .args(["completions", "zsh"])

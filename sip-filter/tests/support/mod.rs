@@ -26,6 +26,10 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     pub(crate) fn start(limits: Limits) -> Self {
+        Self::start_with_admins(limits, None)
+    }
+
+    pub(crate) fn start_with_admins(limits: Limits, admin_group: Option<&str>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("api.sock");
         let (listener, guard) = socket::bind(&socket, None).unwrap();
@@ -34,7 +38,7 @@ impl Daemon {
         let task = tokio::spawn(serve_within(
             listener,
             Arc::clone(&service) as Arc<dyn sip_filter::api::Service>,
-            Access::new(None).unwrap(),
+            Access::new(admin_group).unwrap(),
             limits,
             shutdown.clone(),
         ));
