@@ -33,12 +33,21 @@ Exit codes: 0 done, or already so; 1 failed, or `check` found no ban; 2 the comm
 
 /// Options of all verbs.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Options of all verbs")]
 pub struct Global {
     /// Control socket of the daemon [default: /run/sip-filter/api.sock].
     #[arg(long, global = true, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub socket: Option<PathBuf>,
     /// Form of the output: tables for people, JSON, or tab-separated fields without a header.
-    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORM")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "human|json|raw",
+        hide_possible_values = true
+    )]
     pub output: Format,
     /// Print nothing but what was asked for, and errors.
     #[arg(short, long, global = true)]
