@@ -1,10 +1,13 @@
 //! Library of `sip-filter`: controller, command line and everything between them and the kernel program.
 
 pub mod analyze;
+pub mod api;
 pub mod bans;
+pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod dataplane;
 pub mod detect;
 pub mod metrics;
+pub mod service;
 pub mod units;

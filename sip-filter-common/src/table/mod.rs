@@ -38,6 +38,12 @@ pub trait Forget {
     }
 }
 
+/// [`Forget`] where there is no verifier.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain;
+
+impl Forget for Plain {}
+
 /// A power-of-two number of buckets.
 pub trait Memory: Forget {
     /// The bucket type.

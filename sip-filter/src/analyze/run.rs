@@ -9,8 +9,9 @@ use std::{
 
 use sip_filter_common::{
     abi::EventHeader,
-    packet::{self, Transport},
+    packet::{self, Packet as _, Transport},
     sip::{Class, classify},
+    table::Plain,
     verdict::{Action, Reason, Verdict},
 };
 
@@ -240,8 +241,11 @@ impl<'a, P: Plane> Analysis<'a, P> {
 /// Source and class of a frame, as the pipeline sees them.
 fn look_at(frame: &[u8]) -> Option<(IpAddr, Option<Class>)> {
     let network = packet::network(&frame).ok()?;
-    let class = match packet::transport(&frame, &network) {
-        Transport::Ports(ports) => Some(classify(&packet::head(&frame, &ports).0, ports.payload_len)),
+    let class = match packet::transport(&frame, &network, &Plain) {
+        Transport::Ports(ports) => {
+            let head = frame.head(ports.payload, ports.payload_len);
+            Some(classify(&head.0, ports.payload_len))
+        }
         _ => None,
     };
     Some((network.source.address().to_ip(), class))

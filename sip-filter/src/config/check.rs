@@ -87,7 +87,8 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
             BURST_MAX,
         );
     }
-    range("ipv6_source_prefix", config.ipv6_source_prefix.into(), 32, 128);
+    // The kernel program keys sources by at most the upper half of an address.
+    range("ipv6_source_prefix", config.ipv6_source_prefix.into(), 32, 64);
     range("bans.widest_prefix4", config.bans.widest_prefix4.into(), 0, 32);
     range("bans.widest_prefix6", config.bans.widest_prefix6.into(), 0, 128);
     for (key, entries) in [
@@ -125,6 +126,9 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
                 config.log.level
             ),
         );
+    }
+    for (key, message) in config.detect.problems() {
+        wrong(&format!("detect.{key}"), message);
     }
     findings
 }

@@ -19,7 +19,11 @@ pub use self::{
     limits::{LimitRate, LimitSetting, Limits},
     load::{ConfigError, DEFAULT_PATH, Overrides, Problem, Source},
 };
-use crate::{bans::Target, detect::DetectConfig};
+use crate::{
+    bans::Target,
+    dataplane::{AttachMode, TableSizes},
+    detect::DetectConfig,
+};
 
 /// Everything an operator can set. `Config::default()` is what runs without a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +46,7 @@ pub struct Config {
     /// What becomes of the kernel program when the daemon stops.
     pub on_stop: OnStop,
     /// How to attach.
-    pub xdp_mode: XdpPolicy,
+    pub xdp_mode: AttachMode,
     /// Leading bits by which IPv6 sources are counted and banned.
     pub ipv6_source_prefix: u8,
     /// Which ports are protected.
@@ -76,19 +80,6 @@ pub enum OnStop {
     Keep,
     /// It is detached and its pins are removed.
     Detach,
-}
-
-/// How to attach the XDP program.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum XdpPolicy {
-    /// Native, or else generic with a warning.
-    #[default]
-    Auto,
-    /// Native, or fail.
-    Native,
-    /// Generic: works everywhere, slower.
-    Generic,
 }
 
 /// `[protect]`
@@ -206,7 +197,7 @@ impl Default for Config {
             socket_group: None,
             admin_group: None,
             on_stop: OnStop::Keep,
-            xdp_mode: XdpPolicy::Auto,
+            xdp_mode: AttachMode::Auto,
             ipv6_source_prefix: 64,
             protect: Protect::default(),
             allow: Allow::default(),
@@ -286,6 +277,27 @@ impl Default for Log {
         Self {
             level: "info".to_owned(),
             format: LogFormat::Auto,
+        }
+    }
+}
+
+impl Tables {
+    /// As the data plane takes them.
+    #[must_use]
+    pub const fn sizes(&self) -> TableSizes {
+        let Self {
+            ban4,
+            ban6,
+            ban6_hosts,
+            networks,
+            sources,
+        } = *self;
+        TableSizes {
+            ban4,
+            ban6,
+            ban6_hosts,
+            networks,
+            sources,
         }
     }
 }

@@ -2,7 +2,11 @@
 
 use std::{
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     time::Instant,
 };
 
@@ -29,6 +33,7 @@ pub struct ControlHandle {
     source: Source,
     engine: mpsc::Sender<Instruction>,
     started: Instant,
+    reload_failed: Arc<AtomicBool>,
 }
 
 impl ControlHandle {
@@ -40,6 +45,7 @@ impl ControlHandle {
             source,
             engine,
             started: Instant::now(),
+            reload_failed: Arc::default(),
         }
     }
 
@@ -169,6 +175,7 @@ impl ControlHandle {
             Ok(reloaded)
         };
         let result = self.source.load().map_err(ControlError::from).and_then(reload);
+        self.reload_failed.store(result.is_err(), Ordering::Relaxed);
         if let Err(error) = &result {
             self.journal.record(JournalEvent::new(
                 Clock::now().wall,
@@ -180,6 +187,12 @@ impl ControlHandle {
             ));
         }
         result
+    }
+
+    /// Whether the configuration could be used the last time it was read.
+    #[must_use]
+    pub fn last_reload_succeeded(&self) -> bool {
+        !self.reload_failed.load(Ordering::Relaxed)
     }
 
     /// The latest journal entries, oldest first.

@@ -6,10 +6,9 @@ use tokio::sync::mpsc;
 
 use super::{PacketEvent, Plane, chain};
 use crate::{
-    config::{Config, Tables, XdpPolicy},
+    config::Config,
     dataplane::{
-        AttachMode, Counters, DataplaneError, EventStream, Image, Interface, LoadOptions, Prepared,
-        TableSizes, XdpMode,
+        AttachMode, Counters, DataplaneError, EventStream, Image, Interface, LoadOptions, Prepared, XdpMode,
     },
 };
 
@@ -41,7 +40,7 @@ impl LivePlane {
             source,
         })?;
         let options = LoadOptions {
-            sizes: sizes(&config.tables),
+            sizes: config.tables.sizes(),
             config: config.kernel(seed),
             udp_ports: config.protect.udp_ports.clone(),
             tcp_ports: config.protect.tcp_ports.clone(),
@@ -51,11 +50,7 @@ impl LivePlane {
         let (prepared, image) = Prepared::new(name, &config.bpf.pin_root, &options)?;
         Ok(Box::new(Self {
             name: name.to_owned(),
-            wanted: match config.xdp_mode {
-                XdpPolicy::Auto => AttachMode::Auto,
-                XdpPolicy::Native => AttachMode::Native,
-                XdpPolicy::Generic => AttachMode::Generic,
-            },
+            wanted: config.xdp_mode,
             seed,
             image,
             state: State::Prepared(Box::new(prepared)),
@@ -146,16 +141,6 @@ impl Plane for LivePlane {
             State::Attached(interface) => interface.detach(),
             State::Prepared(_) | State::Gone => Ok(()),
         }
-    }
-}
-
-fn sizes(tables: &Tables) -> TableSizes {
-    TableSizes {
-        ban4: tables.ban4,
-        ban6: tables.ban6,
-        ban6_hosts: tables.ban6_hosts,
-        networks: tables.networks,
-        sources: tables.sources,
     }
 }
 

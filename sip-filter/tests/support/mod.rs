@@ -1,24 +1,59 @@
-//! What the tests of the kernel program share: packets by name, and a pair of data planes, host and kernel, that must
-//! agree on everything.
+//! A daemon without a kernel: the API server over a service that remembers what it is told.
 
-pub mod frames;
-pub mod pair;
+pub(crate) mod fake;
 
-/// Whether kernel tests must run. Without it they are skipped where BPF is not to be had, and say so.
-pub fn kernel_required() -> bool {
-    std::env::var_os("SIP_FILTER_REQUIRE_KERNEL").is_some_and(|value| value == "1")
+use std::{path::PathBuf, sync::Arc};
+
+use fake::Fake;
+use sip_filter::api::{
+    Limits,
+    access::Access,
+    server::serve_within,
+    socket::{self, SocketGuard},
+};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// A server that runs until it is dropped or stopped.
+pub(crate) struct Daemon {
+    pub(crate) socket: PathBuf,
+    pub(crate) service: Arc<Fake>,
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+    _guard: SocketGuard,
+    _directory: tempfile::TempDir,
 }
 
-/// Returns whether to go on; panics where skipping is not allowed.
-#[must_use]
-pub fn kernel_or_skip(test: &str) -> bool {
-    if nix::unistd::geteuid().is_root() {
-        return true;
+impl Daemon {
+    pub(crate) fn start(limits: Limits) -> Self {
+        Self::start_with_admins(limits, None)
     }
-    assert!(
-        !kernel_required(),
-        "{test} needs root and SIP_FILTER_REQUIRE_KERNEL=1 forbids skipping it"
-    );
-    eprintln!("SKIPPED {test}: it loads programs into the kernel, which needs root");
-    false
+
+    pub(crate) fn start_with_admins(limits: Limits, admin_group: Option<&str>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("api.sock");
+        let (listener, guard) = socket::bind(&socket, None).unwrap();
+        let service = Arc::new(Fake::default());
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(serve_within(
+            listener,
+            Arc::clone(&service) as Arc<dyn sip_filter::api::Service>,
+            Access::new(admin_group).unwrap(),
+            limits,
+            shutdown.clone(),
+        ));
+        Self {
+            socket,
+            service,
+            shutdown,
+            task,
+            _guard: guard,
+            _directory: directory,
+        }
+    }
+
+    pub(crate) async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.unwrap();
+    }
 }

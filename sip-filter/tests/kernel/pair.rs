@@ -13,7 +13,7 @@ use sip_filter_common::{
 };
 
 /// A configuration with room for tests: limits that a few packets reach.
-pub fn config() -> Config {
+pub(crate) fn config() -> Config {
     Config {
         seed: [0x5eed, 0xfeed],
         flags: 0,
@@ -25,7 +25,7 @@ pub fn config() -> Config {
     }
 }
 
-pub fn sizes() -> TableSizes {
+pub(crate) fn sizes() -> TableSizes {
     TableSizes {
         ban4: 5_000,
         ban6: 2_000,
@@ -36,7 +36,7 @@ pub fn sizes() -> TableSizes {
 }
 
 /// The two data planes, given the same tables, packets and time.
-pub struct Pair {
+pub(crate) struct Pair {
     host: HostPlane,
     host_image: Box<dyn Image>,
     kernel: LoadedProgram,
@@ -45,7 +45,7 @@ pub struct Pair {
 
 impl Pair {
     /// Loads the program. Stays on one CPU from here on, as a flow does.
-    pub fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         let mut cpus = nix::sched::CpuSet::new();
         cpus.set(0).unwrap();
         nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &cpus).unwrap();
@@ -68,21 +68,21 @@ impl Pair {
         }
     }
 
-    pub fn ban(&mut self, target: &str, scope: Scope, expires: Option<Duration>) {
+    pub(crate) fn ban(&mut self, target: &str, scope: Scope, expires: Option<Duration>) {
         let target: Target = target.parse().unwrap();
         for image in [&mut self.host_image, &mut self.kernel_image] {
             image.put(target, KernelBan { scope, expires }).unwrap();
         }
     }
 
-    pub fn unban(&mut self, target: &str) {
+    pub(crate) fn unban(&mut self, target: &str) {
         let target: Target = target.parse().unwrap();
         for image in [&mut self.host_image, &mut self.kernel_image] {
             image.remove(target).unwrap();
         }
     }
 
-    pub fn allow(&mut self, networks: &[&str]) {
+    pub(crate) fn allow(&mut self, networks: &[&str]) {
         let networks: Vec<_> = networks
             .iter()
             .map(|net| net.parse::<Target>().unwrap().net())
@@ -95,7 +95,7 @@ impl Pair {
     /// Runs a frame through both at boot time `now` and checks that they agree on the verdict, every counter and every
     /// event. Returns the decision and the events. Frames shorter than an Ethernet header only run on the host: no
     /// driver hands them over.
-    pub fn run(
+    pub(crate) fn run(
         &mut self,
         name: &str,
         frame: &[u8],
@@ -126,7 +126,7 @@ impl Pair {
     }
 
     /// Hits of every ban since the last call; both must have the same.
-    pub fn hits(&mut self) -> Vec<(Target, u64)> {
+    pub(crate) fn hits(&mut self) -> Vec<(Target, u64)> {
         let [host, kernel] = [&mut self.host_image, &mut self.kernel_image].map(|image| {
             let mut hits = Vec::new();
             image.take_hits(&mut |target, count| hits.push((target, count)));
@@ -138,7 +138,7 @@ impl Pair {
     }
 
     /// What the verifier looked at when it loaded the program.
-    pub fn verified_instructions(&mut self) -> u32 {
+    pub(crate) fn verified_instructions(&mut self) -> u32 {
         self.kernel
             .verified_instructions()
             .unwrap()
@@ -146,13 +146,13 @@ impl Pair {
     }
 
     /// Packets counted in all, enforced and simulated.
-    pub fn packets_counted(&self) -> u64 {
+    pub(crate) fn packets_counted(&self) -> u64 {
         self.kernel.counters().unwrap().by_reason.iter().step_by(2).sum()
     }
 }
 
 /// The same configuration in simulate mode.
-pub fn simulating() -> Config {
+pub(crate) fn simulating() -> Config {
     Config {
         flags: flags::SIMULATE,
         ..config()

@@ -4,26 +4,26 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A named frame.
 #[derive(Clone)]
-pub struct Fixture {
+pub(crate) struct Fixture {
     /// What it is.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// The Ethernet frame.
-    pub frame: Vec<u8>,
+    pub(crate) frame: Vec<u8>,
 }
 
-pub const SERVER4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-pub const CLIENT4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
+pub(crate) const SERVER4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+pub(crate) const CLIENT4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
 
-pub fn server6() -> Ipv6Addr {
+pub(crate) fn server6() -> Ipv6Addr {
     "2001:db8:ffff::1".parse().unwrap()
 }
 
-pub fn client6() -> Ipv6Addr {
+pub(crate) fn client6() -> Ipv6Addr {
     "2001:db8:1:2::7".parse().unwrap()
 }
 
 /// A request as a phone sends it.
-pub fn request(method: &str) -> Vec<u8> {
+pub(crate) fn request(method: &str) -> Vec<u8> {
     format!(
         "{method} sip:example.com SIP/2.0\r\nVia: SIP/2.0/UDP 203.0.113.7:5060;branch=z9hG4bK776asdhds\r\n\
          Max-Forwards: 70\r\nTo: Bob <sip:bob@example.com>\r\nFrom: Alice <sip:alice@example.com>;tag=1928301774\r\n\
@@ -35,26 +35,26 @@ pub fn request(method: &str) -> Vec<u8> {
 
 /// Builds a frame step by step; every part can be bent.
 #[derive(Clone)]
-pub struct Frame {
-    pub vlans: Vec<u16>,
-    pub source: IpAddr,
-    pub destination: IpAddr,
+pub(crate) struct Frame {
+    pub(crate) vlans: Vec<u16>,
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
     /// IPv4 options, a multiple of four bytes.
-    pub options: Vec<u8>,
+    pub(crate) options: Vec<u8>,
     /// IPv6 extension headers: type and body; the body's first two bytes are filled in.
-    pub extensions: Vec<(u8, Vec<u8>)>,
+    pub(crate) extensions: Vec<(u8, Vec<u8>)>,
     /// Fragment offset in units of eight bytes, and whether more follow.
-    pub fragment: Option<(u16, bool)>,
-    pub protocol: u8,
-    pub ports: (u16, u16),
-    pub payload: Vec<u8>,
+    pub(crate) fragment: Option<(u16, bool)>,
+    pub(crate) protocol: u8,
+    pub(crate) ports: (u16, u16),
+    pub(crate) payload: Vec<u8>,
     /// Bytes of Ethernet padding after the IP packet.
-    pub padding: usize,
+    pub(crate) padding: usize,
 }
 
 impl Frame {
     /// UDP between two addresses of one family, to port 5060.
-    pub fn udp(source: impl Into<IpAddr>, payload: &[u8]) -> Self {
+    pub(crate) fn udp(source: impl Into<IpAddr>, payload: &[u8]) -> Self {
         let source = source.into();
         let destination = if source.is_ipv4() {
             SERVER4.into()
@@ -75,19 +75,19 @@ impl Frame {
         }
     }
 
-    pub fn tcp(source: impl Into<IpAddr>, payload: &[u8]) -> Self {
+    pub(crate) fn tcp(source: impl Into<IpAddr>, payload: &[u8]) -> Self {
         Self {
             protocol: 6,
             ..Self::udp(source, payload)
         }
     }
 
-    pub fn vlan(mut self, ethertype: u16) -> Self {
+    pub(crate) fn vlan(mut self, ethertype: u16) -> Self {
         self.vlans.push(ethertype);
         self
     }
 
-    pub fn port(mut self, port: u16) -> Self {
+    pub(crate) fn port(mut self, port: u16) -> Self {
         self.ports.1 = port;
         self
     }
@@ -111,7 +111,7 @@ impl Frame {
         bytes
     }
 
-    pub fn build(&self) -> Vec<u8> {
+    pub(crate) fn build(&self) -> Vec<u8> {
         let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
         for ethertype in &self.vlans {
             frame.extend(ethertype.to_be_bytes());
@@ -174,7 +174,7 @@ impl Frame {
 }
 
 /// Every named fixture.
-pub fn all() -> Vec<Fixture> {
+pub(crate) fn all() -> Vec<Fixture> {
     let options = request("OPTIONS");
     let crlf = |mut payload: Vec<u8>| {
         payload.splice(0..0, *b"\r\n\r\n");

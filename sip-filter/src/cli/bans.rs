@@ -1,0 +1,273 @@
+//! `ban`, `unban`, `list`, `check`.
+
+use std::{net::IpAddr, time::SystemTime};
+
+use super::{
+    args::{BanArgs, Format, ListArgs, UnbanArgs},
+    exit::{Error, Exit},
+    out::Out,
+    text::{ago, clean, count, ends, stamp, table},
+};
+use crate::{
+    api::{
+        client::Client,
+        types::{
+            BanEntry, BanFilter, BanOutcome, BanRequest, BanResult, Check, Mode, Unban, UnbanResult, name_of,
+        },
+    },
+    units,
+};
+
+pub(super) async fn ban(client: &Client, args: BanArgs, out: &mut Out) -> Result<Exit, Error> {
+    let request = BanRequest {
+        targets: args.targets,
+        lifetime: args.duration,
+        reason: args.reason,
+        scope: args.scope,
+        force: args.force,
+    };
+    let answer = client.ban(&request).await?;
+    match out.format {
+        Format::Json => out.json(&answer)?,
+        Format::Human => {
+            for result in &answer.results {
+                out.changed(ban_sentence(result))?;
+            }
+        }
+        Format::Raw => {
+            for result in &answer.results {
+                out.raw(&[
+                    &name_of(&result.outcome),
+                    &result.target.to_string(),
+                    &name_of(&result.scope),
+                    &result.expires.map(stamp).unwrap_or_default(),
+                ])?;
+            }
+        }
+    }
+    mention_simulate(answer.mode, out);
+    Ok(Exit::Done)
+}
+
+fn ban_sentence(result: &BanResult) -> String {
+    let BanResult { target, outcome, .. } = result;
+    let lasting = match result.expires_in_seconds {
+        Some(seconds) => format!(
+            "for {}",
+            units::format_duration(std::time::Duration::from_secs(seconds))
+        ),
+        None => "permanently".to_owned(),
+    };
+    let scope = name_of(&result.scope);
+    match outcome {
+        BanOutcome::Banned => format!("banned {target} {lasting} (scope {scope})"),
+        BanOutcome::Replaced => format!("changed the ban of {target}: now {lasting} (scope {scope})"),
+        BanOutcome::Unchanged => format!("{target} was already banned {lasting} (scope {scope})"),
+    }
+}
+
+fn mention_simulate(mode: Mode, out: &Out) {
+    if mode == Mode::Simulate {
+        out.note("note: the filter simulates and drops nothing; `sip-filter mode enforce` changes that");
+    }
+}
+
+pub(super) async fn unban(client: &Client, args: UnbanArgs, out: &mut Out) -> Result<Exit, Error> {
+    let request = match args.origin {
+        Some(origin) => Unban::Origin(origin),
+        None if args.all => Unban::All(true),
+        None => Unban::Targets(args.targets),
+    };
+    let answer = client.unban(&request).await?;
+    match out.format {
+        Format::Json => out.json(&answer)?,
+        Format::Human => {
+            for result in &answer.results {
+                out.changed(unban_sentence(result))?;
+            }
+            if answer.results.is_empty() {
+                out.changed("no such bans; nothing changed")?;
+            }
+        }
+        Format::Raw => {
+            for result in &answer.results {
+                let outcome = if result.removed { "unbanned" } else { "not-banned" };
+                let wider = result.still_banned_by.map(|wider| wider.to_string());
+                out.raw(&[outcome, &result.target.to_string(), &wider.unwrap_or_default()])?;
+            }
+        }
+    }
+    for result in &answer.results {
+        if let Some(wider) = result.still_banned_by {
+            // Not a note: whoever lifts a ban and finds the customer still locked out must learn why.
+            out.warn(format_args!(
+                "warning: {} still lies in the ban of {wider}; lift that, too, or use `sip-filter allow add {0}`",
+                result.target
+            ));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn unban_sentence(result: &UnbanResult) -> String {
+    if result.removed {
+        format!("unbanned {}", result.target)
+    } else {
+        format!("{} was not banned; nothing changed", result.target)
+    }
+}
+
+pub(super) async fn list(client: &Client, args: ListArgs, out: &mut Out) -> Result<Exit, Error> {
+    let filter = BanFilter {
+        origin: args.origin,
+        contained: args.contained,
+        limit: args.limit,
+    };
+    let answer = client.bans(&filter).await?;
+    match out.format {
+        Format::Json => out.json(&answer)?,
+        Format::Human if answer.bans.is_empty() => out.note("no bans"),
+        Format::Human => {
+            let text = list_table(&answer.bans, SystemTime::now(), out.width());
+            out.text(&text)?;
+            out.note(count(answer.bans.len(), "ban"));
+        }
+        Format::Raw => {
+            for ban in &answer.bans {
+                raw_ban(ban, out)?;
+            }
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn raw_ban(ban: &BanEntry, out: &mut Out) -> Result<(), Error> {
+    let seconds = ban.expires_in_seconds.map(|seconds| seconds.to_string());
+    out.raw(&[
+        &ban.target.to_string(),
+        &ban.origin,
+        ban.rule.as_deref().unwrap_or_default(),
+        &name_of(&ban.scope),
+        &stamp(ban.created),
+        &ban.expires.map(stamp).unwrap_or_default(),
+        &seconds.unwrap_or_default(),
+        &ban.hits.to_string(),
+        &ban.last_hit.map(stamp).unwrap_or_default(),
+        &ban.reason,
+    ])
+}
+
+fn list_table(bans: &[BanEntry], now: SystemTime, width: Option<u16>) -> String {
+    let rows = bans
+        .iter()
+        .map(|ban| {
+            vec![
+                ban.target.to_string(),
+                ends(ban.expires_in_seconds),
+                name_of(&ban.scope),
+                clean(&ban.origin).into_owned(),
+                clean(ban.rule.as_deref().unwrap_or("-")).into_owned(),
+                ban.hits.to_string(),
+                ban.last_hit.map_or_else(|| "-".to_owned(), |time| ago(time, now)),
+                clean(&ban.reason).into_owned(),
+            ]
+        })
+        .collect();
+    let header = [
+        "TARGET", "ENDS", "SCOPE", "ORIGIN", "RULE", "HITS", "LAST HIT", "REASON",
+    ];
+    table(&header, rows, width)
+}
+
+pub(super) async fn check(client: &Client, address: IpAddr, out: &mut Out) -> Result<Exit, Error> {
+    let answer = client.check(address).await?;
+    match out.format {
+        Format::Json => out.json(&answer)?,
+        Format::Human => {
+            let text = check_text(&answer, SystemTime::now());
+            out.text(&text)?;
+        }
+        Format::Raw => {
+            let verdict = if answer.banned {
+                "banned"
+            } else if answer.allowed_by.is_some() {
+                "allowed"
+            } else {
+                "not-banned"
+            };
+            let ban = answer.bans.first();
+            out.raw(&[
+                &answer.address.to_string(),
+                verdict,
+                &ban.map(|ban| ban.target.to_string()).unwrap_or_default(),
+                ban.and_then(|ban| ban.rule.as_deref()).unwrap_or_default(),
+                &ban.and_then(|ban| ban.expires).map(stamp).unwrap_or_default(),
+                ban.map(|ban| ban.reason.as_str()).unwrap_or_default(),
+            ])?;
+        }
+    }
+    Ok(if answer.banned { Exit::Done } else { Exit::Failure })
+}
+
+fn check_text(check: &Check, now: SystemTime) -> String {
+    let mut lines = Vec::new();
+    let address = check.address;
+    lines.push(match check.allowed_by {
+        Some(entry) => format!("{address} is allow-listed ({entry}): nothing from it is dropped"),
+        None if check.banned => format!("{address} is banned"),
+        None => format!("{address} is not banned"),
+    });
+    for ban in &check.bans {
+        let rule = ban
+            .rule
+            .as_ref()
+            .map(|rule| format!(", rule {rule}"))
+            .unwrap_or_default();
+        lines.push(format!(
+            "  {} by {}{}, scope {}, since {} ({}), ends {}",
+            ban.target,
+            clean(&ban.origin),
+            clean(&rule),
+            name_of(&ban.scope),
+            stamp(ban.created),
+            ago(ban.created, now),
+            match ban.expires {
+                Some(end) => format!("{} ({})", stamp(end), ends(ban.expires_in_seconds)),
+                None => "never".to_owned(),
+            }
+        ));
+        if !ban.reason.is_empty() {
+            lines.push(format!("    reason: {}", clean(&ban.reason)));
+        }
+        let last = ban.last_hit.map(|time| format!(", last {}", ago(time, now)));
+        lines.push(format!("    hits: {}{}", ban.hits, last.unwrap_or_default()));
+        if let Some(evidence) = &ban.evidence {
+            lines.push(format!(
+                "    evidence: {} within {} (threshold {}), from {} to {}",
+                evidence.count,
+                units::format_duration(std::time::Duration::from_secs(evidence.window_seconds)),
+                evidence.threshold,
+                stamp(evidence.first_seen),
+                stamp(evidence.last_seen),
+            ));
+            for sample in &evidence.sample {
+                lines.push(format!("      | {}", clean(sample)));
+            }
+        }
+    }
+    if !check.history.is_empty() {
+        lines.push("  earlier bans:".to_owned());
+    }
+    for past in &check.history {
+        lines.push(format!(
+            "    {} to {} ({}) by {}: {}",
+            stamp(past.created),
+            stamp(past.ended),
+            clean(&past.ended_by),
+            clean(past.rule.as_ref().unwrap_or(&past.origin)),
+            clean(&past.reason)
+        ));
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}

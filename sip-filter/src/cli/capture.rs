@@ -1,0 +1,55 @@
+//! A capture's way through the real pipeline and engine.
+
+use std::io::Read;
+
+use sip_filter_common::{abi::EventHeader, verdict::Verdict};
+
+use super::exit::Error;
+use crate::{
+    analyze::{self, Options, Plane, Report},
+    bans::Target,
+    config::Config,
+    dataplane::{HostPlane, Image, ImageError, KernelBan},
+    detect::Engine,
+};
+
+/// Seed of the hashes: the same capture always gives the same report.
+const SEED: [u64; 2] = [0x7369_702d_6669_6c74, 0x6572_2d63_6170_7475];
+
+struct Host {
+    plane: HostPlane,
+    image: Box<dyn Image>,
+}
+
+impl Plane for Host {
+    fn run(&mut self, frame: &[u8], now: u64) -> Verdict {
+        self.plane.run(frame, now).verdict
+    }
+
+    fn take_events(&mut self) -> Vec<(EventHeader, Vec<u8>)> {
+        self.plane.take_events()
+    }
+
+    fn ban(&mut self, target: Target, ban: KernelBan) -> Result<(), ImageError> {
+        self.image.put(target, ban)
+    }
+}
+
+/// Judges a capture as the daemon would have, with this configuration; `own` are the servers in it.
+pub(super) fn judge(name: &str, reader: impl Read, config: &Config, own: &[Target]) -> Result<Report, Error> {
+    let sizes = config.tables.sizes();
+    let (plane, mut image) = HostPlane::new(
+        &config.kernel(SEED),
+        &sizes,
+        &config.protect.udp_ports,
+        &config.protect.tcp_ports,
+    );
+    let allowed: Vec<_> = config.allow.networks.iter().map(|target| target.net()).collect();
+    image
+        .set_allowed(&allowed)
+        .map_err(|error| Error::Local(Box::new(error)))?;
+    let mut engine = Engine::new(config.detect.clone(), config.ipv6_source_prefix);
+    let options = Options { own: own.to_vec() };
+    analyze::analyze(reader, &mut Host { plane, image }, &mut engine, &options)
+        .map_err(|error| Error::Input(format!("{name}: {error}")))
+}

@@ -1,0 +1,285 @@
+//! `import` and `export`.
+
+use std::{
+    io::Read as _,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use super::{
+    args::{ExportFormat, Format, ImportArgs},
+    exit::{Error, Exit},
+    list_file::{Defaults, Parsed, csv_field, parse},
+    out::Out,
+    text::{clean, count},
+};
+use crate::{
+    api::{
+        client::{Client, ClientError},
+        types::{BanFilter, BanList, ImportReport, ImportRequest, SchemaVersion},
+    },
+    units,
+};
+
+/// Entries in one request: some megabytes, a fraction of a second for the daemon.
+const CHUNK: usize = 10_000;
+
+/// Complaints printed one by one; the rest are only counted.
+const COMPLAINTS: usize = 20;
+
+/// What an import did, for `-o json`.
+#[derive(Serialize)]
+struct Summary {
+    schema_version: SchemaVersion,
+    dry_run: bool,
+    added: u64,
+    replaced: u64,
+    unchanged: u64,
+    expired: usize,
+    skipped: Vec<Complaint>,
+}
+
+/// Something left out.
+#[derive(Serialize)]
+struct Complaint {
+    number: usize,
+    message: String,
+}
+
+pub(super) async fn import(client: &Client, args: ImportArgs, out: &mut Out) -> Result<Exit, Error> {
+    let name = name_of(&args.file);
+    let defaults = Defaults {
+        lifetime: args.duration,
+        reason: args
+            .reason
+            .clone()
+            .unwrap_or_else(|| format!("imported from {name}")),
+        scope: args.scope,
+    };
+    let text = read(&args.file)?;
+    let mut parsed = parse(&text, args.format, &defaults, SystemTime::now()).map_err(|problem| {
+        Error::Input(format!(
+            "{name} cannot be read as a list of bans: {}",
+            clean(&problem)
+        ))
+    })?;
+    drop(text);
+    let unit = parsed.unit;
+    let bad: Vec<_> = std::mem::take(&mut parsed.bad)
+        .into_iter()
+        .map(|(number, message)| Complaint { number, message })
+        .collect();
+    complain(&name, unit, &bad, out);
+    if !bad.is_empty() && !args.skip_invalid {
+        return Err(Error::Input(format!(
+            "{} of {name} make no sense, and nothing was imported; --skip-invalid leaves them out",
+            count(bad.len(), unit)
+        )));
+    }
+
+    // Once through for show: what the daemon would refuse is known before anything is changed.
+    let mut rehearsal = ImportReport::default();
+    if args.dry_run || !args.skip_invalid {
+        rehearsal = send(client, &parsed, &args, true, out).await?;
+        let refused = complaints(&rehearsal, &parsed);
+        complain(&name, unit, &refused, out);
+        if !refused.is_empty() && !args.skip_invalid {
+            return Err(Error::Refused(format!(
+                "{} of {name} are refused, and nothing was imported; --skip-invalid leaves them out",
+                count(refused.len(), unit)
+            )));
+        }
+    }
+    let report = if args.dry_run {
+        rehearsal
+    } else {
+        let report = send(client, &parsed, &args, false, out).await?;
+        complain(&name, unit, &complaints(&report, &parsed), out);
+        report
+    };
+
+    let mut skipped = bad;
+    skipped.extend(complaints(&report, &parsed));
+    let summary = Summary {
+        schema_version: SchemaVersion,
+        dry_run: args.dry_run,
+        added: report.added,
+        replaced: report.replaced,
+        unchanged: report.unchanged,
+        expired: parsed.expired,
+        skipped,
+    };
+    match out.format {
+        Format::Json => out.json(&summary)?,
+        Format::Human => out.changed(sentence(&name, &summary))?,
+        Format::Raw => out.raw(&[
+            &summary.added.to_string(),
+            &summary.replaced.to_string(),
+            &summary.unchanged.to_string(),
+            &summary.expired.to_string(),
+            &summary.skipped.len().to_string(),
+        ])?,
+    }
+    Ok(Exit::Done)
+}
+
+fn sentence(name: &str, summary: &Summary) -> String {
+    let verb = if summary.dry_run {
+        "would import"
+    } else {
+        "imported"
+    };
+    let mut text = format!(
+        "{verb} {name}: {} new, {} changed, {} already so",
+        summary.added, summary.replaced, summary.unchanged
+    );
+    if summary.expired > 0 {
+        text.push_str(&format!(", {} ended by now", summary.expired));
+    }
+    if !summary.skipped.is_empty() {
+        text.push_str(&format!(", {} left out", summary.skipped.len()));
+    }
+    text
+}
+
+fn complaints(report: &ImportReport, parsed: &Parsed) -> Vec<Complaint> {
+    report
+        .skipped
+        .iter()
+        .map(|skipped| Complaint {
+            number: parsed.numbers.get(skipped.index).copied().unwrap_or_default(),
+            message: skipped.message.clone(),
+        })
+        .collect()
+}
+
+fn complain(name: &str, unit: &str, complaints: &[Complaint], out: &Out) {
+    for Complaint { number, message } in complaints.iter().take(COMPLAINTS) {
+        out.warn(format_args!("{name}: {unit} {number}: {}", clean(message)));
+    }
+    if complaints.len() > COMPLAINTS {
+        out.warn(format_args!(
+            "{name}: … and {} more",
+            complaints.len() - COMPLAINTS
+        ));
+    }
+}
+
+/// Sends all entries in chunks and adds up the reports.
+async fn send(
+    client: &Client,
+    parsed: &Parsed,
+    args: &ImportArgs,
+    dry_run: bool,
+    out: &Out,
+) -> Result<ImportReport, Error> {
+    let total = parsed.entries.len();
+    let bar = progress(total, if dry_run { "checking" } else { "importing" }, out);
+    let mut sum = ImportReport::default();
+    for (index, entries) in parsed.entries.chunks(CHUNK).enumerate() {
+        let done = index * CHUNK;
+        let request = ImportRequest {
+            entries: entries.to_vec(),
+            dry_run,
+            skip_invalid: args.skip_invalid,
+            force: args.force,
+        };
+        let report = client
+            .import(&request)
+            .await
+            .map_err(|error| failed(error, dry_run, done, total))?;
+        sum.added += report.added;
+        sum.replaced += report.replaced;
+        sum.unchanged += report.unchanged;
+        sum.skipped.extend(report.skipped.into_iter().map(|mut skipped| {
+            skipped.index += done;
+            skipped
+        }));
+        bar.inc(entries.len() as u64);
+    }
+    bar.finish_and_clear();
+    Ok(sum)
+}
+
+fn failed(source: ClientError, dry_run: bool, done: usize, total: usize) -> Error {
+    if dry_run || done == 0 {
+        Error::Client(source)
+    } else {
+        Error::Partial { done, total, source }
+    }
+}
+
+fn progress(total: usize, what: &'static str, out: &Out) -> ProgressBar {
+    // Hidden by indicatif if standard error is no terminal.
+    let target = if out.is_quiet() || total <= CHUNK {
+        ProgressDrawTarget::hidden()
+    } else {
+        ProgressDrawTarget::stderr()
+    };
+    let bar = ProgressBar::with_draw_target(Some(total as u64), target).with_message(what);
+    match ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+fn name_of(file: &Path) -> String {
+    if file == Path::new("-") {
+        "standard input".to_owned()
+    } else {
+        clean(&file.display().to_string()).into_owned()
+    }
+}
+
+fn read(file: &Path) -> Result<String, Error> {
+    let bytes = if file == Path::new("-") {
+        let mut bytes = Vec::new();
+        std::io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes)
+    } else {
+        std::fs::read(file)
+    };
+    let bytes = bytes.map_err(|source| Error::File {
+        action: "read",
+        path: name_of(file),
+        source,
+    })?;
+    // What is not UTF-8 is no address either, and is reported with its line.
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+pub(super) async fn export(client: &Client, format: ExportFormat, out: &mut Out) -> Result<Exit, Error> {
+    let list = client.bans(&BanFilter::default()).await?;
+    match format {
+        ExportFormat::Json => export_json(&list, out)?,
+        ExportFormat::Csv => {
+            out.line("target,duration,reason")?;
+            for ban in &list.bans {
+                let rest = units::format_ban_time(ban.expires_in_seconds.map(Duration::from_secs));
+                out.line(format_args!("{},{rest},{}", ban.target, csv_field(&ban.reason)))?;
+            }
+        }
+        ExportFormat::Plain => {
+            for ban in &list.bans {
+                out.line(ban.target)?;
+            }
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// The answer of `GET /v1/bans` with one ban per line, for diff and grep.
+fn export_json(list: &BanList, out: &mut Out) -> Result<(), Error> {
+    out.text(&format!(
+        "{{\"schema_version\":{},\"bans\":[",
+        SchemaVersion::NUMBER
+    ))?;
+    for (index, ban) in list.bans.iter().enumerate() {
+        out.text(if index == 0 { "\n" } else { ",\n" })?;
+        let json = serde_json::to_string(ban).map_err(|error| Error::Output(error.into()))?;
+        out.text(&json)?;
+    }
+    out.line("\n]}")
+}

@@ -1,0 +1,53 @@
+//! The detection engine, shared: the daemon feeds it, metrics ask how it is doing.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use crate::{
+    bans::Target,
+    daemon::Detector,
+    detect::{Decision, DetectConfig, Engine, EngineStats, Observation},
+};
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub(super) struct SharedEngine(Arc<Mutex<Engine>>);
+
+impl SharedEngine {
+    pub(super) fn new(config: DetectConfig, ipv6_prefix: u8) -> Self {
+        Self(Arc::new(Mutex::new(Engine::new(config, ipv6_prefix))))
+    }
+
+    pub(super) fn stats(&self) -> EngineStats {
+        self.lock().stats()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Engine> {
+        // A panic while it was held is a bug and was reported; detection goes on.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Detector for SharedEngine {
+    fn observe(&mut self, observation: &Observation<'_>, decisions: &mut Vec<Decision>) {
+        self.lock().observe(observation, decisions);
+    }
+
+    fn set_wall(&mut self, time: Duration, wall: SystemTime) {
+        self.lock().set_wall(time, wall);
+    }
+
+    fn restore_offences(&mut self, target: Target, count: u32, ended: SystemTime) {
+        self.lock().restore_offences(target, count, ended);
+    }
+
+    fn forget(&mut self, target: Target) {
+        self.lock().forget(target);
+    }
+
+    fn reload(&mut self, config: DetectConfig) {
+        self.lock().reload(config);
+    }
+}

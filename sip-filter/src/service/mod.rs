@@ -1,0 +1,9 @@
+//! The running service: what the daemon offers over its socket and to monitoring, and how `run` puts it together.
+
+mod adapter;
+mod detector;
+mod health;
+mod numbers;
+mod start;
+
+pub use start::{RunError, run};

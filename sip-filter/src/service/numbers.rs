@@ -1,0 +1,137 @@
+//! What is published to monitoring and shown by `status`.
+
+use std::collections::BTreeMap;
+
+use sip_filter_common::{
+    abi::{self, Family, counter_index},
+    sip::Class,
+    verdict::Reason,
+};
+
+use super::detector::SharedEngine;
+use crate::{
+    bans::{EndedBy, Origin, Scope},
+    daemon::{ControlHandle, Controller, chain},
+    detect::Rule,
+    metrics::{Bans, BansAdded, Interface, Snapshot, TableUse},
+};
+
+/// Everything that is published, now. Blocks for the controller's lock.
+pub(super) fn snapshot(handle: &ControlHandle, engine: &SharedEngine) -> Snapshot {
+    let mut snapshot = handle.with(|controller, _| of_controller(controller));
+    snapshot.reload_successful = handle.last_reload_succeeded();
+    snapshot.engine = engine.stats();
+    snapshot
+}
+
+fn of_controller(controller: &mut Controller) -> Snapshot {
+    let config = controller.config();
+    let thresholds = Rule::ALL
+        .map(|rule| (rule, config.detect.settings(rule).threshold))
+        .to_vec();
+    let simulate = config.simulate;
+    let bans = controller
+        .counts()
+        .into_iter()
+        .map(|((origin, scope, family), count)| Bans {
+            origin: origin_name(&origin),
+            scope: match scope {
+                Scope::Sip => "sip",
+                Scope::All => "all",
+            },
+            family: if family == Family::V6.name() {
+                Family::V6
+            } else {
+                Family::V4
+            },
+            count,
+        });
+    let totals = controller.totals();
+    let added = totals.added.iter().map(|((origin, rule), count)| BansAdded {
+        origin: origin_name(origin),
+        rule: *rule,
+        count: *count,
+    });
+    let removed = totals
+        .ended
+        .iter()
+        .map(|(cause, count)| (ended_name(*cause), *count));
+    Snapshot {
+        version: env!("CARGO_PKG_VERSION"),
+        simulate,
+        reload_successful: true,
+        bans: bans.collect(),
+        bans_added: added.collect(),
+        bans_removed: removed.collect(),
+        engine: crate::detect::EngineStats::default(),
+        thresholds,
+        interfaces: interfaces(controller),
+    }
+}
+
+fn interfaces(controller: &mut Controller) -> Vec<Interface> {
+    let mut interfaces = Vec::new();
+    for plane in controller.planes_mut() {
+        let counters = match plane.counters() {
+            Ok(counters) => counters,
+            Err(error) => {
+                tracing::warn!(
+                    interface = plane.name(),
+                    error = chain(&error),
+                    "cannot read the counters"
+                );
+                continue;
+            }
+        };
+        let tables = plane.image().fill().into_iter().map(|table| TableUse {
+            name: table.name,
+            entries: table.entries as u64,
+            max_entries: table.capacity as u64,
+        });
+        let tables = tables.collect();
+        interfaces.push(Interface {
+            name: plane.name().to_owned(),
+            attached: plane.xdp_mode(),
+            counters,
+            tables,
+        });
+    }
+    interfaces
+}
+
+const fn origin_name(origin: &Origin) -> &'static str {
+    match origin {
+        Origin::Manual => "manual",
+        Origin::Import => "import",
+        Origin::Detector => "detector",
+    }
+}
+
+const fn ended_name(cause: EndedBy) -> &'static str {
+    match cause {
+        EndedBy::Expired => "expired",
+        EndedBy::Unbanned => "unbanned",
+        EndedBy::Replaced => "replaced",
+    }
+}
+
+/// Packets by reason, those enforced or those simulated, summed over families. Reasons without packets are left out.
+pub(super) fn by_reason(counters: &abi::Counters, simulated: bool) -> BTreeMap<String, u64> {
+    let packets = |reason| -> u64 {
+        let indices = Family::ALL.map(|family| counter_index(reason, family, simulated));
+        indices.iter().map(|index| counters.by_reason[*index]).sum()
+    };
+    Reason::ALL
+        .iter()
+        .map(|reason| (reason.name().to_owned(), packets(*reason)))
+        .filter(|(_, packets)| *packets > 0)
+        .collect()
+}
+
+/// Packets to protected ports by class.
+pub(super) fn by_class(counters: &abi::Counters) -> BTreeMap<String, u64> {
+    Class::ALL
+        .iter()
+        .map(|class| (class.name().to_owned(), counters.by_class[*class as usize]))
+        .collect()
+}

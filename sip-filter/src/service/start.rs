@@ -1,0 +1,163 @@
+//! `sip-filter run`: from the configuration to a running daemon, and back.
+
+use std::{io, sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{adapter::Adapter, detector::SharedEngine, numbers::snapshot};
+use crate::{
+    api::{
+        access::{Access, AccessError},
+        server,
+        socket::{self, SocketError},
+    },
+    config::{Config, Source},
+    daemon::{ControlHandle, Daemon, LivePlane, StartError},
+    dataplane::DataplaneError,
+    metrics::{self, Server, ServerError, Textfile},
+};
+
+/// The daemon did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Nothing to protect.
+    #[error(
+        "no interface is given; name one with `--interface eth0`, or in `interfaces` of the configuration"
+    )]
+    NoInterface,
+    /// The control socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The groups of the control socket.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// An interface.
+    #[error("cannot filter on {interface}")]
+    Interface {
+        /// Which.
+        interface: String,
+        /// Why.
+        #[source]
+        source: DataplaneError,
+    },
+    /// State or system.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The metrics endpoint.
+    #[error(transparent)]
+    Metrics(#[from] ServerError),
+    /// No runtime.
+    #[error("cannot start")]
+    System(#[from] io::Error),
+}
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// [`RunError`]; nothing was changed then: an earlier filter on the interfaces is as it was.
+pub fn run(source: Source, config: Config) -> Result<(), RunError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(source, config))
+}
+
+async fn serve(source: Source, config: Config) -> Result<(), RunError> {
+    if config.interfaces.is_empty() {
+        return Err(RunError::NoInterface);
+    }
+    // Whatever can fail goes first; what changes something comes last.
+    let access = Access::new(config.admin_group.as_deref())?;
+    let (listener, _socket) = socket::bind(&config.socket, config.socket_group.as_deref())?;
+    let endpoint = match config.metrics.listen {
+        Some(address) => Some(Server::bind(address).await?),
+        None => None,
+    };
+    let mut planes = Vec::new();
+    for interface in &config.interfaces {
+        let plane = LivePlane::prepare(interface, &config).map_err(|source| RunError::Interface {
+            interface: interface.clone(),
+            source,
+        })?;
+        planes.push(plane);
+    }
+    let engine = SharedEngine::new(config.detect.clone(), config.ipv6_source_prefix);
+    let metrics = config.metrics.clone();
+    let shutdown = CancellationToken::new();
+    let daemon = Daemon::start(source, config, planes, Box::new(engine.clone()), shutdown.clone())?;
+
+    let adapter = Adapter {
+        handle: daemon.handle().clone(),
+        engine: engine.clone(),
+    };
+    daemon.spawn(server::serve(
+        listener,
+        Arc::new(adapter),
+        access,
+        shutdown.clone(),
+    ));
+    if let Some(endpoint) = endpoint {
+        let (handle, engine) = (daemon.handle().clone(), engine.clone());
+        let provider = move || take(handle.clone(), engine.clone());
+        daemon.spawn(endpoint.run(provider, shutdown.clone()));
+    }
+    if let Some(directory) = &metrics.textfile {
+        let file = Textfile::new(directory);
+        let handle = daemon.handle().clone();
+        daemon.spawn(write_textfile(
+            file,
+            metrics.textfile_interval,
+            handle,
+            engine,
+            shutdown.clone(),
+        ));
+    }
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
+    daemon.stopped().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Takes a snapshot on a blocking thread, since it waits for the controller.
+async fn take(handle: ControlHandle, engine: SharedEngine) -> metrics::Snapshot {
+    let task = tokio::task::spawn_blocking(move || snapshot(&handle, &engine));
+    match task.await {
+        Ok(snapshot) => snapshot,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// Writes the text file again and again; removes it on a clean stop, so that no old numbers stay behind.
+async fn write_textfile(
+    file: Textfile,
+    interval: Duration,
+    handle: ControlHandle,
+    engine: SharedEngine,
+    shutdown: CancellationToken,
+) {
+    let mut file = file;
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            _ = ticks.tick() => {}
+        }
+        let (handle, engine) = (handle.clone(), engine.clone());
+        let written = tokio::task::spawn_blocking(move || {
+            match metrics::render(&snapshot(&handle, &engine)) {
+                Ok(text) => file.update(&text),
+                Err(error) => tracing::error!(%error, "cannot write the metrics"),
+            }
+            file
+        });
+        file = match written.await {
+            Ok(file) => file,
+            Err(error) => {
+                tracing::error!(%error, "the metrics text file is not written any more");
+                return;
+            }
+        };
+    }
+    if let Err(error) = file.remove() {
+        tracing::warn!(%error, "the metrics text file stays behind");
+    }
+}
