@@ -161,10 +161,14 @@ pub struct Meta {
 }
 
 /// Length of the windows in which over-limit packets and snapshots of one source are counted, as a power of two of
-/// nanoseconds: 2²⁸ ns = 268 ms.
-pub const WINDOW_SHIFT: u32 = 28;
+/// nanoseconds: 2²⁶ ns = 67 ms. A flood's count reaches the controller that late at most.
+pub const WINDOW_SHIFT: u32 = 26;
 /// See [`WINDOW_SHIFT`].
 pub const WINDOW_NS: u64 = 1 << WINDOW_SHIFT;
+
+/// Unit in which the kernel program keeps the end of a ban, as a power of two of nanoseconds: 2²⁸ ns = 268 ms. Bans
+/// last until the unit after their end begins, never shorter.
+pub const EXPIRY_SHIFT: u32 = 28;
 
 /// Largest payload excerpt of an event, in bytes.
 pub const SNAPSHOT_MAX: usize = 1024;

@@ -13,7 +13,7 @@
 use core::marker::PhantomData;
 
 use super::{Line, Memory, candidates, hash, hits};
-use crate::abi::WINDOW_SHIFT;
+use crate::abi::EXPIRY_SHIFT;
 
 /// Scope and end of a ban, in 32 bits; zero means there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -36,7 +36,7 @@ impl Fate {
         let until = match expires {
             None => 0,
             Some(time) => {
-                let units = time.div_ceil(1 << WINDOW_SHIFT);
+                let units = time.div_ceil(1 << EXPIRY_SHIFT);
                 match units {
                     0 => 1,
                     Self::UNTIL_MAX.. => 0,
@@ -59,7 +59,7 @@ impl Fate {
     #[must_use]
     pub const fn in_force(self, now: u64) -> bool {
         let until = self.0 >> Self::UNTIL_SHIFT;
-        self.exists() && (until == 0 || (now >> WINDOW_SHIFT) < until as u64)
+        self.exists() && (until == 0 || (now >> EXPIRY_SHIFT) < until as u64)
     }
 
     /// Whether it stops everything from the source.
@@ -74,7 +74,7 @@ impl Fate {
     pub const fn expires(self) -> Option<u64> {
         match self.0 >> Self::UNTIL_SHIFT {
             0 => None,
-            until => Some((until as u64) << WINDOW_SHIFT),
+            until => Some((until as u64) << EXPIRY_SHIFT),
         }
     }
 }

@@ -135,7 +135,7 @@ pub struct Tables {
 pub struct Events {
     /// Bytes of payload in a snapshot.
     pub snapshot_bytes: u32,
-    /// Snapshots per source and window (268 ms).
+    /// Snapshots per source and window (67 ms).
     pub per_source: u32,
     /// Events per CPU and window.
     pub per_window: u32,
@@ -249,7 +249,7 @@ impl Default for Events {
         Self {
             snapshot_bytes: 768,
             per_source: 64,
-            per_window: 4_096,
+            per_window: 1_024,
         }
     }
 }

@@ -22,8 +22,13 @@ fn kernel_or_skip(test: &str) -> bool {
         !required,
         "{test} needs root and SIP_FILTER_REQUIRE_KERNEL=1 forbids skipping it"
     );
-    eprintln!("SKIPPED {test}: it loads programs into the kernel, which needs root");
+    skipped(test);
     false
+}
+
+#[expect(clippy::print_stderr, reason = "a skipped test must be seen")]
+fn skipped(test: &str) {
+    eprintln!("SKIPPED {test}: it loads programs into the kernel, which needs root");
 }
 
 const NOW: Duration = Duration::from_secs(1_000);
@@ -299,13 +304,13 @@ fn limits_hold_by_source_and_class_and_report_once_a_window() {
     }
     assert_eq!(passed, 5 + 19);
     assert!(
-        (8..=9).contains(&over_limit.len()),
-        "one event a window of 268 ms, got {}",
+        (20..=31).contains(&over_limit.len()),
+        "one event a window of 67 ms, got {}",
         over_limit.len()
     );
     let counted: u32 = over_limit.iter().map(|(event, _)| event.count).sum();
     assert!(
-        counted <= 176 && counted > 176 - 30,
+        counted <= 176 && counted > 176 - 10,
         "dropped packets are accounted for, got {counted}"
     );
     // another class and another source have their own

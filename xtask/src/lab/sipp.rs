@@ -236,20 +236,10 @@ fn seconds(limit: Duration) -> String {
 
 /// Reads the last line of SIPp's statistics.
 fn parse(csv: &str) -> Result<Stats> {
-    let mut lines = csv.lines();
-    let names: Vec<&str> = lines
-        .next()
-        .context("SIPp's statistics are empty")?
-        .split(';')
-        .collect();
-    // A last line without its end is still being written.
+    // A last line without its end is still being written; the first may be that one.
     let complete = csv.rfind('\n').map_or("", |end| &csv[..end]);
-    let Some(values) = complete
-        .lines()
-        .skip(1)
-        .last()
-        .map(|line| line.split(';').collect::<Vec<_>>())
-    else {
+    let mut lines = complete.lines().map(|line| line.split(';').collect::<Vec<_>>());
+    let (Some(names), Some(values)) = (lines.next(), lines.next_back()) else {
         return Ok(Stats::default());
     };
     let value = |name: &str| -> Result<u64> {

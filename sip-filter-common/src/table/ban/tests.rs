@@ -18,7 +18,7 @@ fn memory(buckets: usize) -> Vec<HostLine> {
 
 #[test]
 fn fate_keeps_scope_and_end() {
-    let unit = 1 << WINDOW_SHIFT;
+    let unit = 1 << EXPIRY_SHIFT;
     assert!(!Fate::NONE.in_force(0));
     assert!(Fate::new(None, false).in_force(u64::MAX));
     assert_eq!(Fate::new(None, true).expires(), None);
@@ -272,7 +272,7 @@ fn no_store_hides_an_entry<T: Layout>(key: impl Fn(u64) -> T::Key) {
         let moved_before = watched.moved();
         let mut table = BanTable::<T, _>::new(&watched, SEED);
         for n in capacity..3 * capacity {
-            let _ = table.insert(resident(n), Fate::new(Some(n << WINDOW_SHIFT), true));
+            let _ = table.insert(resident(n), Fate::new(Some(n << EXPIRY_SHIFT), true));
             if n.is_multiple_of(3) {
                 table.remove(resident(n - capacity / 2));
             }
@@ -324,7 +324,7 @@ fn a_concurrent_reader_never_misses() {
         for lines in &tables {
             let mut table = BanTable::<V4, _>::new(lines.as_slice(), SEED);
             for n in residents..64 * 7 {
-                let _ = table.insert(n, Fate::new(Some(u64::from(n) << WINDOW_SHIFT), true));
+                let _ = table.insert(n, Fate::new(Some(u64::from(n) << EXPIRY_SHIFT), true));
             }
             current.fetch_add(1, Ordering::Relaxed);
         }

@@ -1,6 +1,6 @@
 use ipnet::{Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
-use sip_filter_common::{abi::WINDOW_SHIFT, pipeline::COVER_WORDS};
+use sip_filter_common::{abi::EXPIRY_SHIFT, pipeline::COVER_WORDS};
 
 use super::*;
 
@@ -16,7 +16,7 @@ fn net(text: &str) -> IpNet {
 }
 
 fn until(units: u64) -> Fate {
-    Fate::new(Some(units << WINDOW_SHIFT), false)
+    Fate::new(Some(units << EXPIRY_SHIFT), false)
 }
 
 /// What the kernel would find for an address.
@@ -47,14 +47,14 @@ fn an_expired_inner_ban_hides_no_outer_one() {
         find(&networks, "203.0.113.3")
             .unwrap()
             .sip
-            .in_force(50 << WINDOW_SHIFT)
+            .in_force(50 << EXPIRY_SHIFT)
     );
     networks.remove(net("203.0.113.0/24")).unwrap();
     assert!(
         !find(&networks, "203.0.113.3")
             .unwrap()
             .sip
-            .in_force(50 << WINDOW_SHIFT)
+            .in_force(50 << EXPIRY_SHIFT)
     );
     assert_eq!(find(&networks, "203.0.113.99"), None);
 }
@@ -182,7 +182,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Put(net, end, all) => {
-                    networks.put(net, Fate::new(Some(end << WINDOW_SHIFT), all)).unwrap();
+                    networks.put(net, Fate::new(Some(end << EXPIRY_SHIFT), all)).unwrap();
                     bans.insert(net, (end, all));
                 }
                 Step::Remove(net) => {
@@ -201,8 +201,8 @@ proptest! {
             prop_assert_eq!(value.allowed != 0, allowed.iter().any(|net| net.contains(&ip)));
             for now in [0_u64, 30, 60, 99, 100] {
                 let stops = |all| bans.iter().any(|(net, (end, a))| net.contains(&ip) && *a == all && *end > now);
-                prop_assert_eq!(value.all.in_force(now << WINDOW_SHIFT), stops(true), "{} at {}", ip, now);
-                prop_assert_eq!(value.sip.in_force(now << WINDOW_SHIFT), stops(false), "{} at {}", ip, now);
+                prop_assert_eq!(value.all.in_force(now << EXPIRY_SHIFT), stops(true), "{} at {}", ip, now);
+                prop_assert_eq!(value.sip.in_force(now << EXPIRY_SHIFT), stops(false), "{} at {}", ip, now);
             }
         }
         for net in bans.keys().copied().collect::<Vec<_>>() {
