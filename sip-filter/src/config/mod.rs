@@ -172,6 +172,8 @@ pub struct Log {
     pub level: String,
     /// Form of the lines.
     pub format: LogFormat,
+    /// Let the kernel program log the events it reports, at level debug.
+    pub kernel: bool,
 }
 
 /// Form of log lines.
@@ -277,6 +279,7 @@ impl Default for Log {
         Self {
             level: "info".to_owned(),
             format: LogFormat::Auto,
+            kernel: false,
         }
     }
 }

@@ -8,7 +8,8 @@ use super::{PacketEvent, Plane, chain};
 use crate::{
     config::Config,
     dataplane::{
-        AttachMode, Counters, DataplaneError, EventStream, Image, Interface, LoadOptions, Prepared, XdpMode,
+        AttachMode, Counters, DataplaneError, EventStream, Image, Interface, KernelLog, LoadOptions,
+        Prepared, XdpMode,
     },
 };
 
@@ -18,6 +19,7 @@ pub struct LivePlane {
     name: String,
     wanted: AttachMode,
     seed: [u64; 2],
+    log: bool,
     image: Box<dyn Image>,
     state: State,
 }
@@ -44,7 +46,7 @@ impl LivePlane {
             config: config.kernel(seed),
             udp_ports: config.protect.udp_ports.clone(),
             tcp_ports: config.protect.tcp_ports.clone(),
-            log: false,
+            log: config.log.kernel,
             test_clock: false,
         };
         let (prepared, image) = Prepared::new(name, &config.bpf.pin_root, &options)?;
@@ -52,6 +54,7 @@ impl LivePlane {
             name: name.to_owned(),
             wanted: config.xdp_mode,
             seed,
+            log: config.log.kernel,
             image,
             state: State::Prepared(Box::new(prepared)),
         }))
@@ -106,6 +109,18 @@ impl Plane for LivePlane {
     fn start_events(&mut self, sink: mpsc::Sender<Vec<PacketEvent>>) -> Result<(), DataplaneError> {
         let mut stream = EventStream::open(self.attached()?)?;
         let interface = self.name.clone();
+        if let State::Attached(attached) = &mut self.state
+            && self.log
+        {
+            let log = KernelLog::open(attached)?;
+            let sink = sink.clone();
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = sink.closed() => {}
+                    Err(error) = log.run() => tracing::warn!(%error, "no more log of the kernel program"),
+                }
+            });
+        }
         tokio::spawn(async move {
             loop {
                 let batch = tokio::select! {

@@ -255,6 +255,10 @@ impl Interface {
         self.program.set_config(config)
     }
 
+    pub(crate) fn ebpf_mut(&mut self) -> &mut aya::Ebpf {
+        &mut self.program.ebpf
+    }
+
     /// The ring buffer of its events.
     pub(crate) fn events(&self) -> Result<RingBuf<MapData>, DataplaneError> {
         self.program.events()

@@ -7,6 +7,7 @@ mod events;
 mod host;
 mod image;
 mod interface;
+mod kernel_log;
 mod memory;
 mod networks;
 mod ports;
@@ -19,6 +20,7 @@ pub use error::DataplaneError;
 pub use events::EventStream;
 pub use host::HostPlane;
 pub use interface::{AttachMode, Interface, Prepared, detach, pinned_interfaces};
+pub use kernel_log::KernelLog;
 pub use program::{LoadOptions, LoadedProgram};
 pub use sizes::TableSizes;
 
