@@ -7,7 +7,7 @@
 use crate::sip::Class;
 
 /// Version of everything in this module and in [`crate::table`].
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Address family of a packet, as an index of counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -116,8 +116,14 @@ pub struct Config {
     pub snapshots_per_source: u32,
     /// Events of one CPU per [`WINDOW_NS`], of both kinds together; further ones are counted as suppressed.
     pub events_per_window: u32,
-    /// Limits by [`Class`].
-    pub limits: [Limit; Class::COUNT],
+    /// Response events to one remote party per [`WINDOW_NS`].
+    pub responses_per_source: u32,
+    /// Copies of dropped frames one CPU sends per [`WINDOW_NS`] while [`flags::CAPTURE_DROPS`] is set.
+    pub drop_captures_per_window: u32,
+    /// Limits of a source by [`Class`], then those of a trusted source.
+    pub limits: [Limit; 2 * Class::COUNT],
+    /// Limits by [`Class`] of all sources together that are neither trusted nor allow-listed.
+    pub unknown_budget: [Limit; Class::COUNT],
 }
 
 /// Bits of [`Config::flags`].
@@ -134,6 +140,12 @@ pub mod flags {
     pub const HOSTS6: u64 = 1 << 4;
     /// The same as [`WIDE6`] for IPv4.
     pub const WIDE4: u64 = 1 << 5;
+    /// Send copies of dropped frames.
+    pub const CAPTURE_DROPS: u64 = 1 << 6;
+    /// At least one IPv4 source is trusted.
+    pub const TRUST4: u64 = 1 << 7;
+    /// At least one IPv6 source is trusted.
+    pub const TRUST6: u64 = 1 << 8;
 }
 
 /// What the controller switches while the program runs; each word is changed by one store.
@@ -181,6 +193,12 @@ pub enum EventKind {
     Snapshot = 1,
     /// A source is over a limit.
     OverLimit = 2,
+    /// A final response (RFC 3261 §7.2, status 200 and above) leaving a protected port, with the first bytes of its
+    /// payload. Its source is the remote party it goes to, its destination our server.
+    Response = 3,
+    /// A copy of a dropped frame from its first byte on, sent only while somebody asks for them. Its class is the
+    /// number of the [`crate::verdict::Reason`].
+    Dropped = 4,
 }
 
 impl EventKind {
@@ -190,6 +208,8 @@ impl EventKind {
         match number {
             1 => Some(Self::Snapshot),
             2 => Some(Self::OverLimit),
+            3 => Some(Self::Response),
+            4 => Some(Self::Dropped),
             _ => None,
         }
     }
@@ -214,7 +234,7 @@ pub struct EventHeader {
     pub destination_port: u16,
     /// [`EventKind`].
     pub kind: u8,
-    /// [`Class`].
+    /// [`Class`]; of a dropped frame, the number of its reason.
     pub class: u8,
     /// IP protocol number: 17 UDP, 6 TCP.
     pub protocol: u8,
@@ -244,10 +264,11 @@ pub struct Counters {
 /// bytes). A power of two, so that the kernel's verifier accepts a masked index.
 pub const COUNTER_WORDS: usize = crate::verdict::Reason::SLOTS * 4 * 2 * 2;
 
-/// Index of the packet counter in [`Counters::by_reason`]; the byte counter follows it.
+/// Index of the packet counter in [`Counters::by_reason`] of the [`crate::verdict::Reason`] with this number; the byte
+/// counter follows it.
 #[inline(always)]
 #[must_use]
-pub const fn counter_index(reason: crate::verdict::Reason, family: Family, simulated: bool) -> usize {
+pub const fn counter_index(reason: u8, family: Family, simulated: bool) -> usize {
     (((reason as usize * 4 + family as usize) * 2 + simulated as usize) * 2) & (COUNTER_WORDS - 2)
 }
 
@@ -257,8 +278,10 @@ pub const fn counter_index(reason: crate::verdict::Reason, family: Family, simul
 pub struct Local {
     /// Counters, read by the controller.
     pub counters: Counters,
-    /// Events sent in the current window.
-    pub budget: crate::pipeline::Budget,
+    /// Events sent in the current window: by ingress, by egress, copies of dropped frames.
+    pub budgets: [crate::pipeline::Budget; 3],
+    /// Packets of each class that this CPU may still admit from unknown sources before it asks the shared budget.
+    pub shares: [u32; Class::COUNT],
     /// Timer ticks at which `now` was read.
     pub jiffies: u64,
     /// Boot time at that tick, nanoseconds.
@@ -272,11 +295,11 @@ pub struct Local {
 const _: () = {
     use core::mem::{align_of, offset_of, size_of};
     assert!(size_of::<Limit>() == 16);
-    assert!(size_of::<Config>() == 16 + 8 + 16 + 16 * Class::COUNT);
-    assert!(offset_of!(Config, limits) == 40);
+    assert!(size_of::<Config>() == 16 + 8 + 24 + 3 * 16 * Class::COUNT);
+    assert!(offset_of!(Config, limits) == 48);
     assert!(size_of::<Control>() == 16);
     assert!(COUNTER_WORDS.is_power_of_two());
-    assert!(size_of::<Local>() == size_of::<Counters>() + 40);
+    assert!(size_of::<Local>() == size_of::<Counters>() + 24 + 32 + 32);
     assert!(size_of::<Meta>() == 32);
     assert!(size_of::<EventHeader>() == 56);
     assert!(offset_of!(EventHeader, source) == 8);

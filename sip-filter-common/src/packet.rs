@@ -23,6 +23,12 @@ pub trait Packet: Sized {
     /// The first bytes of a payload of `len` bytes at `offset`.
     fn head(&self, offset: usize, len: usize) -> Head;
 
+    /// Copies `len` bytes at `offset` to `target`; returns whether they all lay within the packet.
+    ///
+    /// # Safety
+    /// `target` must be writable for `len` bytes.
+    unsafe fn copy_to(&self, offset: usize, target: *mut u8, len: usize) -> bool;
+
     /// The same packet, looked at afresh: see [`Forget`].
     #[must_use]
     fn again(&self) -> Self;
@@ -44,6 +50,15 @@ impl Packet for &[u8] {
             *target = *byte;
         }
         head
+    }
+
+    unsafe fn copy_to(&self, offset: usize, target: *mut u8, len: usize) -> bool {
+        let Some(bytes) = offset.checked_add(len).and_then(|end| self.get(offset..end)) else {
+            return false;
+        };
+        // SAFETY: the caller's target has room, and it cannot overlap a shared borrow.
+        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), target, len) };
+        true
     }
 
     fn again(&self) -> Self {

@@ -70,11 +70,15 @@ reasons! {
     DropLimitResponse = 45, Drop, "drop-limit-response", "More SIP responses from this source than its limit.";
     DropLimitKeepAlive = 46, Drop, "drop-limit-keepalive", "More keep-alives from this source than its limit.";
     DropLimitGarbage = 47, Drop, "drop-limit-garbage", "More non-SIP payload from this source than its limit.";
+    DropUnknownBudget = 48, Drop, "drop-unknown-budget", "More of this class from all untrusted sources together than their shared budget.";
 }
 
 impl Reason {
     /// Length of arrays indexed by reason; a power of two above the highest number.
     pub const SLOTS: usize = 64;
+
+    /// Reasons with this number or a higher one drop, those below pass: what to do follows from the number alone.
+    pub const FIRST_DROP: u8 = 32;
 
     /// The reason with this number.
     #[must_use]
@@ -86,9 +90,15 @@ impl Reason {
 const _: () = {
     let mut index = 0;
     while index < Reason::ALL.len() {
+        let reason = Reason::ALL[index];
         assert!(
-            (Reason::ALL[index] as usize) < Reason::SLOTS,
+            (reason as usize) < Reason::SLOTS,
             "a reason outgrew the counter array"
+        );
+        let drops = matches!(reason.action(), Action::Drop);
+        assert!(
+            drops == (reason as u8 >= Reason::FIRST_DROP),
+            "a reason's number tells its action"
         );
         index += 1;
     }

@@ -27,19 +27,26 @@ fn main() {}
 
 #[cfg(target_arch = "bpf")]
 mod program {
-    use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+    use aya_ebpf::{
+        bindings::xdp_action,
+        macros::{classifier, xdp},
+        programs::{TcContext, XdpContext},
+    };
     use sip_filter_common::{
         packet::Packet as _,
-        pipeline::{Decision, decide},
+        pipeline::{Decision, decide, observe},
         verdict::Action,
     };
 
-    use crate::{packet::Frame, tables::Kernel};
+    use crate::{
+        packet::{Frame, Xdp},
+        tables::Kernel,
+    };
 
     /// Inspects one received frame.
     #[xdp(frags)]
     fn ingress(ctx: XdpContext) -> u32 {
-        let frame = Frame::new(&ctx);
+        let frame = Frame::received(&ctx);
         let Some(kernel) = Kernel::new(&ctx) else {
             // A one-element map that cannot be read: nothing to decide by and nowhere to count.
             return xdp_action::XDP_PASS;
@@ -50,20 +57,24 @@ mod program {
 
     /// The one exit: counts the reason and turns the verdict into what the kernel understands.
     #[inline(always)]
-    fn finish(
-        frame: &Frame,
-        kernel: &Kernel,
-        Decision {
-            verdict,
-            family,
-            reach,
-        }: Decision,
-    ) -> u32 {
-        kernel.count(verdict, family, frame.len(reach));
-        match verdict.action() {
+    fn finish(frame: &Frame<Xdp>, kernel: &Kernel<XdpContext>, decision: Decision) -> u32 {
+        kernel.count(decision.counter_index(), frame.len(decision.reach));
+        match decision.action() {
             Action::Pass => xdp_action::XDP_PASS,
             Action::Drop => xdp_action::XDP_DROP,
         }
+    }
+
+    /// `TCX_NEXT`, and for a classifier of old `TC_ACT_UNSPEC`: what comes next decides.
+    const NEXT: i32 = -1;
+
+    /// Looks at one packet that leaves. Whatever it finds, the packet goes on.
+    #[classifier]
+    fn egress(ctx: TcContext) -> i32 {
+        if let Some(kernel) = Kernel::new(&ctx) {
+            observe(&Frame::leaving(&ctx), &kernel);
+        }
+        NEXT
     }
 
     #[panic_handler]

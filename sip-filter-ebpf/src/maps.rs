@@ -37,6 +37,12 @@ pub(crate) static CFG_BAN6_MASK: Global<u32> = Global::new(BUCKETS as u32 - 1);
 /// Buckets of [`BAN6_HOST`] less one.
 #[unsafe(no_mangle)]
 pub(crate) static CFG_HOST6_MASK: Global<u32> = Global::new(BUCKETS as u32 - 1);
+/// Buckets of [`TRUST4`] less one.
+#[unsafe(no_mangle)]
+pub(crate) static CFG_TRUST4_MASK: Global<u32> = Global::new(BUCKETS as u32 - 1);
+/// Buckets of [`TRUST6`] less one.
+#[unsafe(no_mangle)]
+pub(crate) static CFG_TRUST6_MASK: Global<u32> = Global::new(BUCKETS as u32 - 1);
 /// Buckets of [`SOURCES`] less one.
 #[unsafe(no_mangle)]
 pub(crate) static CFG_SRC_MASK: Global<u32> = Global::new(BUCKETS as u32 - 1);
@@ -57,6 +63,13 @@ pub(crate) static BAN6: Array<Bucket, BUCKETS, MMAP> = Array::new();
 pub(crate) static BAN6_HOST: Array<Bucket, BUCKETS, MMAP> = Array::new();
 #[btf_map]
 pub(crate) static SOURCES: Array<Bucket, BUCKETS, MMAP> = Array::new();
+#[btf_map]
+pub(crate) static TRUST4: Array<Bucket, BUCKETS, MMAP> = Array::new();
+#[btf_map]
+pub(crate) static TRUST6: Array<Bucket, BUCKETS, MMAP> = Array::new();
+/// One bucket is used.
+#[btf_map]
+pub(crate) static UNKNOWN: Array<Bucket, BUCKETS, MMAP> = Array::new();
 #[btf_map]
 pub(crate) static COVER4: Array<u64, { COVER_WORDS as usize }, MMAP> = Array::new();
 #[btf_map]

@@ -3,54 +3,130 @@
 use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::{
-    bindings::xdp_md,
-    helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
-    programs::XdpContext,
+    bindings::{__sk_buff, xdp_md},
+    helpers::generated::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+    programs::{TcContext, XdpContext},
 };
 use sip_filter_common::{
     packet::{Head, OFFSET_MASK, Packet},
     sip::HEAD,
 };
 
-/// A received frame. Its first part can be read directly; a frame in several buffers (`xdp.frags`, kernel 5.18)
-/// has more, which only the kernel can copy out.
-pub(crate) struct Frame {
-    ctx: *mut xdp_md,
+/// What the kernel hands a program: its first part can be read directly; the rest, if there is one, only the kernel can
+/// copy out.
+pub(crate) trait Buffer: Copy {
+    /// Start and end of the part that can be read directly. Read anew each time, so that the verifier takes the pointers
+    /// for new ones.
+    fn bounds(self) -> (usize, usize);
+    /// Length of the whole.
+    fn whole(self) -> usize;
+    /// Copies out.
+    ///
+    /// # Safety
+    /// `target` must be writable for `len` bytes.
+    unsafe fn load(self, offset: u32, target: *mut c_void, len: u32) -> bool;
+}
+
+/// A received frame; in several buffers with `xdp.frags` (kernel 5.18).
+#[derive(Clone, Copy)]
+pub(crate) struct Xdp(*mut xdp_md);
+
+/// A packet on its way out.
+#[derive(Clone, Copy)]
+pub(crate) struct Skb(*mut __sk_buff);
+
+impl Buffer for Xdp {
+    #[inline(always)]
+    fn bounds(self) -> (usize, usize) {
+        // SAFETY: the context is the one of this run.
+        unsafe {
+            let data = (&raw const (*self.0).data).read_volatile();
+            let data_end = (&raw const (*self.0).data_end).read_volatile();
+            (data as usize, data_end as usize)
+        }
+    }
+
+    #[inline(always)]
+    fn whole(self) -> usize {
+        // SAFETY: the context is the one of this run.
+        unsafe { bpf_xdp_get_buff_len(self.0) as usize }
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, offset: u32, target: *mut c_void, len: u32) -> bool {
+        // SAFETY: the context is the one of this run; the caller answers for the target.
+        unsafe { bpf_xdp_load_bytes(self.0, offset, target, len) == 0 }
+    }
+}
+
+impl Buffer for Skb {
+    #[inline(always)]
+    fn bounds(self) -> (usize, usize) {
+        // SAFETY: the context is the one of this run.
+        unsafe {
+            let data = (&raw const (*self.0).data).read_volatile();
+            let data_end = (&raw const (*self.0).data_end).read_volatile();
+            (data as usize, data_end as usize)
+        }
+    }
+
+    #[inline(always)]
+    fn whole(self) -> usize {
+        // SAFETY: the context is the one of this run.
+        unsafe { (&raw const (*self.0).len).read_volatile() as usize }
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, offset: u32, target: *mut c_void, len: u32) -> bool {
+        // SAFETY: the context is the one of this run; the caller answers for the target.
+        unsafe { bpf_skb_load_bytes(self.0.cast::<c_void>(), offset, target, len) == 0 }
+    }
+}
+
+/// A packet with the bounds of its directly readable part.
+pub(crate) struct Frame<B> {
+    buffer: B,
     data: usize,
     data_end: usize,
 }
 
-impl Frame {
-    /// The frame of this run of the program.
+impl<B: Buffer> Frame<B> {
     #[inline(always)]
-    pub(crate) fn new(ctx: &XdpContext) -> Self {
+    fn of(buffer: B) -> Self {
+        let (data, data_end) = buffer.bounds();
         Self {
-            ctx: ctx.ctx,
-            data: ctx.data(),
-            data_end: ctx.data_end(),
+            buffer,
+            data,
+            data_end,
         }
-    }
-
-    /// Copies `len` bytes at `offset` to `target`; returns whether they all lay within the frame.
-    ///
-    /// # Safety
-    /// `target` must be writable for `len` bytes.
-    #[inline(always)]
-    pub(crate) unsafe fn copy_to(&self, offset: usize, target: *mut c_void, len: u32) -> bool {
-        // SAFETY: the context is the one of this run; the caller answers for the target.
-        unsafe { bpf_xdp_load_bytes(self.ctx, offset as u32, target, len) == 0 }
     }
 }
 
-impl Packet for Frame {
+impl Frame<Xdp> {
+    /// The frame of this run of the program.
+    #[inline(always)]
+    pub(crate) fn received(ctx: &XdpContext) -> Self {
+        Self::of(Xdp(ctx.ctx))
+    }
+}
+
+impl Frame<Skb> {
+    /// The packet of this run of the program.
+    #[inline(always)]
+    pub(crate) fn leaving(ctx: &TcContext) -> Self {
+        Self::of(Skb(ctx.skb.skb))
+    }
+}
+
+impl<B: Buffer> Packet for Frame<B> {
     #[inline(always)]
     fn len(&self, reach: usize) -> usize {
         let direct = self.data_end - self.data;
         if reach <= direct {
-            return direct;
+            direct
+        } else {
+            self.buffer.whole()
         }
-        // SAFETY: the context is the one of this run.
-        unsafe { bpf_xdp_get_buff_len(self.ctx) as usize }
     }
 
     #[inline(always)]
@@ -64,7 +140,7 @@ impl Packet for Frame {
         }
         let mut bytes = MaybeUninit::<[u8; N]>::uninit();
         // SAFETY: `bytes` has room for N bytes.
-        if unsafe { self.copy_to(offset, bytes.as_mut_ptr().cast(), N as u32) } {
+        if unsafe { self.copy_to(offset, bytes.as_mut_ptr().cast(), N) } {
             // SAFETY: the helper filled all of it.
             return Some(unsafe { bytes.assume_init() });
         }
@@ -84,21 +160,20 @@ impl Packet for Frame {
         let len = len & (HEAD - 1);
         if len > 0 {
             // SAFETY: `head` has room for 31 bytes. If they are not there, it stays zero.
-            let _ = unsafe { self.copy_to(offset, head.0.as_mut_ptr().cast(), len as u32) };
+            let _ = unsafe { self.copy_to(offset, head.0.as_mut_ptr(), len) };
         }
         head
     }
 
     #[inline(always)]
+    unsafe fn copy_to(&self, offset: usize, target: *mut u8, len: usize) -> bool {
+        // SAFETY: the caller answers for the target.
+        unsafe { self.buffer.load(offset as u32, target.cast(), len as u32) }
+    }
+
+    #[inline(always)]
     fn again(&self) -> Self {
-        // SAFETY: the context is the one of this run.
-        unsafe {
-            Self {
-                ctx: self.ctx,
-                data: (&raw const (*self.ctx).data).read_volatile() as usize,
-                data_end: (&raw const (*self.ctx).data_end).read_volatile() as usize,
-            }
-        }
+        Self::of(self.buffer)
     }
 }
 

@@ -6,18 +6,17 @@ use core::{
 };
 
 use aya_ebpf::{
+    EbpfContext, Global,
     btf_maps::{Array, lpm_trie::Key},
     helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns},
-    programs::XdpContext,
 };
 use aya_log_ebpf::debug;
 use sip_filter_common::{
-    abi::{Config, Control, EventHeader, Family, Local, SNAPSHOT_MAX, counter_index},
+    abi::{COUNTER_WORDS, Config, Control, EventHeader, Family, Local, SNAPSHOT_MAX},
     packet::{Ip, Packet},
-    pipeline::{Budget, NetworkValue, Recent, Tables},
+    pipeline::{Budget, Lane, NetworkValue, Recent, Tables},
     sip::Class,
     table::{Forget, Line, Memory},
-    verdict::Verdict,
 };
 
 use crate::maps::{self, Bucket};
@@ -80,8 +79,8 @@ impl<const BUCKETS: usize, const FLAGS: usize> Memory for MapMemory<BUCKETS, FLA
 }
 
 /// The maps, with the one-element ones already looked up.
-pub(crate) struct Kernel<'a> {
-    ctx: &'a XdpContext,
+pub(crate) struct Kernel<'a, C> {
+    ctx: &'a C,
     control: *const Control,
     config: Option<*const Config>,
     local: *mut Local,
@@ -89,52 +88,51 @@ pub(crate) struct Kernel<'a> {
     ban6: FlatTable,
     ban6_host: FlatTable,
     sources: FlatTable,
+    trust4: FlatTable,
+    trust6: FlatTable,
+    unknown: FlatTable,
 }
 
 /// All flat tables are declared alike; their sizes are set when they are loaded.
 type FlatTable = MapMemory<{ maps::BUCKETS }, { maps::MMAP }>;
 
-impl<'a> Kernel<'a> {
+impl<'a, C: EbpfContext> Kernel<'a, C> {
     /// `None` if a one-element map cannot be read.
     #[inline(always)]
-    pub(crate) fn new(ctx: &'a XdpContext) -> Option<Self> {
+    pub(crate) fn new(ctx: &'a C) -> Option<Self> {
         let local = maps::LOCAL.get_ptr_mut(0)?;
         let control = maps::CONTROL.get_ptr(0)?;
         // SAFETY: the look-up succeeded.
         let active = unsafe { ptr::read_volatile(&raw const (*control).active) };
         let config = maps::CONFIG.get_ptr(active as u32);
+        let table = |map, mask: &Global<u32>| FlatTable {
+            map,
+            mask: mask.load(),
+            local,
+        };
         Some(Self {
             ctx,
             control,
             config,
             local,
-            ban4: MapMemory {
-                map: &maps::BAN4,
-                mask: maps::CFG_BAN4_MASK.load(),
-                local,
-            },
-            ban6: MapMemory {
-                map: &maps::BAN6,
-                mask: maps::CFG_BAN6_MASK.load(),
-                local,
-            },
-            ban6_host: MapMemory {
-                map: &maps::BAN6_HOST,
-                mask: maps::CFG_HOST6_MASK.load(),
-                local,
-            },
-            sources: MapMemory {
-                map: &maps::SOURCES,
-                mask: maps::CFG_SRC_MASK.load(),
+            ban4: table(&maps::BAN4, &maps::CFG_BAN4_MASK),
+            ban6: table(&maps::BAN6, &maps::CFG_BAN6_MASK),
+            ban6_host: table(&maps::BAN6_HOST, &maps::CFG_HOST6_MASK),
+            sources: table(&maps::SOURCES, &maps::CFG_SRC_MASK),
+            trust4: table(&maps::TRUST4, &maps::CFG_TRUST4_MASK),
+            trust6: table(&maps::TRUST6, &maps::CFG_TRUST6_MASK),
+            unknown: FlatTable {
+                map: &maps::UNKNOWN,
+                mask: 0,
                 local,
             },
         })
     }
 
-    /// Counts one packet of `bytes` bytes.
+    /// Counts one packet of `bytes` bytes; `index` comes from `counter_index`.
     #[inline(always)]
-    pub(crate) fn count(&self, verdict: Verdict, family: Family, bytes: usize) {
-        let index = counter_index(verdict.reason, family, verdict.simulated);
+    pub(crate) fn count(&self, index: usize, bytes: usize) {
+        let index = index & (COUNTER_WORDS - 2);
         // SAFETY: the index is masked to the array; only this CPU writes it, and nothing interrupts the program to
         // run it again.
         unsafe {
@@ -147,14 +145,14 @@ impl<'a> Kernel<'a> {
     }
 }
 
-impl Forget for Kernel<'_> {
+impl<C> Forget for Kernel<'_, C> {
     #[inline(always)]
     fn forget(&self, value: u64) -> u64 {
         forget(self.local, value)
     }
 }
 
-impl Tables for Kernel<'_> {
+impl<C: EbpfContext> Tables for Kernel<'_, C> {
     type Memory = FlatTable;
 
     #[inline(always)]
@@ -214,6 +212,21 @@ impl Tables for Kernel<'_> {
     }
 
     #[inline(always)]
+    fn trust4(&self) -> &Self::Memory {
+        &self.trust4
+    }
+
+    #[inline(always)]
+    fn trust6(&self) -> &Self::Memory {
+        &self.trust6
+    }
+
+    #[inline(always)]
+    fn unknown(&self) -> &Self::Memory {
+        &self.unknown
+    }
+
+    #[inline(always)]
     fn port_word(&self, index: u32) -> Option<u64> {
         maps::PORTS.get(index).copied()
     }
@@ -250,9 +263,23 @@ impl Tables for Kernel<'_> {
     }
 
     #[inline(always)]
-    fn budget<R>(&self, f: impl FnOnce(&mut Budget) -> R) -> Option<R> {
+    fn budget<R>(&self, lane: Lane, f: impl FnOnce(&mut Budget) -> R) -> R {
         // SAFETY: `local` belongs to this CPU.
-        Some(f(unsafe { &mut (*self.local).budget }))
+        let budgets = unsafe { &mut (*self.local).budgets };
+        match lane {
+            Lane::Ingress => f(&mut budgets[0]),
+            Lane::Egress => f(&mut budgets[1]),
+            Lane::Drops => f(&mut budgets[2]),
+        }
+    }
+
+    #[inline(always)]
+    fn share<R>(&self, class: Class, f: impl FnOnce(&mut u32) -> R) -> R {
+        // SAFETY: the index is masked to the array; `local` belongs to this CPU.
+        unsafe {
+            let shares = (&raw mut (*self.local).shares).cast::<u32>();
+            f(&mut *shares.add(class as usize & (Class::COUNT - 1)))
+        }
     }
 
     #[inline(always)]
@@ -271,18 +298,18 @@ impl Tables for Kernel<'_> {
     }
 
     #[inline(always)]
-    fn emit<P: Packet>(&self, _packet: &P, header: &EventHeader, payload: usize) {
+    fn emit<P: Packet>(&self, packet: &P, header: &EventHeader, payload: usize) {
         debug!(
             self.ctx,
             "event kind {} class {} count {}", header.kind, header.class, header.count
         );
-        self.send(header, payload);
+        self.send(packet, header, payload);
     }
 }
 
-impl Kernel<'_> {
+impl<C> Kernel<'_, C> {
     #[inline(always)]
-    fn send(&self, header: &EventHeader, payload: usize) {
+    fn send<P: Packet>(&self, packet: &P, header: &EventHeader, payload: usize) {
         let Some(scratch) = maps::SCRATCH.get_ptr_mut(0) else {
             return;
         };
@@ -293,8 +320,7 @@ impl Kernel<'_> {
         let sent = unsafe {
             scratch.cast::<EventHeader>().write(*header);
             let excerpt = scratch.cast::<u8>().add(head);
-            let copied = captured == 0
-                || crate::packet::Frame::new(self.ctx).copy_to(payload, excerpt.cast(), captured as u32);
+            let copied = captured == 0 || packet.copy_to(payload, excerpt, captured);
             let len = if copied { head + captured } else { head };
             if !copied {
                 (*scratch.cast::<EventHeader>()).captured = 0;

@@ -4,47 +4,94 @@
 //! → count → pass. Bans are looked for whatever the packet carries, so that later fragments, which have no port, are
 //! caught too. Doubt always passes.
 
+mod egress;
 mod report;
 mod standing;
 mod tables;
+mod unknown;
 
-use report::{Report, report};
-use standing::{Standing, enforce};
+pub use egress::observe;
+use report::{Due, Outcome, due, due_copy, send};
+use standing::{Standing, enforce, is_trusted};
 pub use tables::{
-    Budget, COVER_BITS, COVER_WORDS, NetworkValue, PORT_BITMAP_WORDS, RECENT_ENTRIES, Recent, Tables,
+    Budget, COVER_BITS, COVER_WORDS, Lane, NetworkValue, PORT_BITMAP_WORDS, RECENT_ENTRIES, Recent, Tables,
     cover_bit, port_bit, prefix6,
 };
 
+use unknown::within_unknown_budget;
+
 use crate::{
-    abi::{Config, EventKind, Family, flags},
+    abi::{Config, EventKind, Family, counter_index, flags},
     packet::{self, Ip, Packet, Ports, Stop, TCP, Transport},
     sip::{Class, classify},
     table::source::{SourceKey, admitted},
     verdict::{Action, Reason, Verdict},
 };
 
-/// What [`decide`] found out about a packet.
+/// What [`decide`] found out about a packet. The reason is kept as a number: the kernel's verifier would follow each
+/// value of an enumeration on a path of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
 pub struct Decision {
-    /// What to do and why.
-    pub verdict: Verdict,
+    /// Number of the [`Reason`].
+    code: u8,
+    simulated: bool,
     /// For the counters.
     pub family: Family,
     /// How far the headers say the frame goes, for [`Packet::len`].
     pub reach: usize,
 }
 
-/// Decides on one frame. Counts classes and hits and sends events through `tables`; the caller counts the verdict.
+impl Decision {
+    #[inline(always)]
+    const fn passed(reason: Reason) -> Self {
+        Self {
+            code: reason as u8,
+            simulated: false,
+            family: Family::Other,
+            reach: 0,
+        }
+    }
+
+    /// What to do.
+    #[inline(always)]
+    pub const fn action(self) -> Action {
+        if self.simulated || self.code < Reason::FIRST_DROP {
+            Action::Pass
+        } else {
+            Action::Drop
+        }
+    }
+
+    /// Index of the counter this packet belongs to, see [`counter_index`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn counter_index(self) -> usize {
+        counter_index(self.code, self.family, self.simulated)
+    }
+
+    /// Reason and mode.
+    pub fn verdict(self) -> Verdict {
+        // The number is that of a reason; the alternative only satisfies the type.
+        let reason = Reason::from_number(self.code).unwrap_or(Reason::PassMapError);
+        Verdict {
+            reason,
+            simulated: self.simulated,
+        }
+    }
+}
+
+/// Decides on one frame. Counts classes and hits and sends events through `tables`; the caller counts the decision.
 #[inline(always)]
 pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Decision {
     let Some(config) = tables.config() else {
-        return passed(Reason::PassMapError);
+        return Decision::passed(Reason::PassMapError);
     };
     let network = match packet::network(packet) {
         Ok(network) => network,
-        Err(Stop::NotIp) => return passed(Reason::PassNotIp),
-        Err(Stop::Truncated) => return passed(Reason::PassTruncated),
-        Err(Stop::TooDeep) => return passed(Reason::PassTooDeep),
+        Err(Stop::NotIp) => return Decision::passed(Reason::PassNotIp),
+        Err(Stop::Truncated) => return Decision::passed(Reason::PassTruncated),
+        Err(Stop::TooDeep) => return Decision::passed(Reason::PassTooDeep),
     };
     let family = match network.source {
         Ip::V4(_) => Family::V4,
@@ -52,24 +99,22 @@ pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Decision {
     };
     let subject = Subject::new(packet, tables, &network);
     // The headers are read; for the rest the verifier need not know how far they reached.
-    let reason = judge(&packet.again(), tables, config, &subject);
-    let simulated = config.flags & flags::SIMULATE != 0 && matches!(reason.action(), Action::Drop);
+    let outcome = judge(&packet.again(), tables, config, &subject);
+    let code = tables.forget(outcome.reason as u64) as u8;
+    let mut due = Due::from_number(tables.forget(outcome.due.number()));
+    if due == Due::NONE && code >= Reason::FIRST_DROP && config.flags & flags::CAPTURE_DROPS != 0 {
+        due = due_copy(tables, config, subject.now, code);
+    }
+    let due = Due::from_number(tables.forget(due.number()));
+    if due != Due::NONE {
+        send(&packet.again(), tables, config, &subject, due);
+    }
+    let simulated = config.flags & flags::SIMULATE != 0 && code >= Reason::FIRST_DROP;
     Decision {
-        verdict: Verdict { reason, simulated },
+        code,
+        simulated,
         family,
         reach: network.end,
-    }
-}
-
-#[inline(always)]
-const fn passed(reason: Reason) -> Decision {
-    Decision {
-        verdict: Verdict {
-            reason,
-            simulated: false,
-        },
-        family: Family::Other,
-        reach: 0,
     }
 }
 
@@ -80,6 +125,8 @@ struct Subject {
     destination: usize,
     content: Content,
     ports: Ports,
+    /// How far the headers say the frame goes.
+    reach: usize,
     now: u64,
 }
 
@@ -151,6 +198,7 @@ impl Subject {
                 payload: tables.forget(ports.payload as u64) as usize,
                 payload_len: tables.forget(ports.payload_len as u64) as usize,
             },
+            reach: tables.forget(network.end as u64) as usize,
             now: tables.now(),
         }
     }
@@ -167,20 +215,20 @@ fn protection<T: Tables>(tables: &T, ports: &Ports) -> Content {
 }
 
 #[inline(always)]
-fn judge<P: Packet, T: Tables>(packet: &P, tables: &T, config: &Config, subject: &Subject) -> Reason {
+fn judge<P: Packet, T: Tables>(packet: &P, tables: &T, config: &Config, subject: &Subject) -> Outcome {
     let allowed = match enforce(tables, config, subject) {
-        Standing::Decided(reason) => return reason,
+        Standing::Decided(reason) => return reason.into(),
         Standing::Allowed => true,
         Standing::Open => false,
     };
     let allowed = tables.forget(allowed as u64) != 0;
     match subject.content {
         Content::Protected => admit(packet, tables, config, subject, allowed),
-        Content::OtherPort => Reason::PassOtherPort,
-        Content::Truncated => Reason::PassTruncated,
-        Content::MapError => Reason::PassMapError,
-        Content::OtherFragment | Content::UdpFragment => Reason::PassFragment,
-        Content::TooDeep => Reason::PassTooDeep,
+        Content::OtherPort => Reason::PassOtherPort.into(),
+        Content::Truncated => Reason::PassTruncated.into(),
+        Content::MapError => Reason::PassMapError.into(),
+        Content::OtherFragment | Content::UdpFragment => Reason::PassFragment.into(),
+        Content::TooDeep => Reason::PassTooDeep.into(),
     }
 }
 
@@ -192,7 +240,7 @@ fn admit<P: Packet, T: Tables>(
     config: &Config,
     subject: &Subject,
     allowed: bool,
-) -> Reason {
+) -> Outcome {
     let ports = &subject.ports;
     let seen = classify(
         &packet.head(ports.payload, ports.payload_len).0,
@@ -202,44 +250,44 @@ fn admit<P: Packet, T: Tables>(
     let class = || Class::from_low_bits(tables.forget(seen as u64));
     // A TCP segment may begin anywhere in a message, or be TLS; only one that begins a message is judged.
     if ports.protocol == TCP && matches!(class(), Class::KeepAlive | Class::Garbage) {
-        return if allowed {
+        let reason = if allowed {
             Reason::PassAllowed
         } else {
             Reason::PassStream
         };
+        return reason.into();
     }
     tables.count_class(class());
     if allowed {
-        return Reason::PassAllowed;
+        return Reason::PassAllowed.into();
     }
     let key = source_key(config, subject.source, class());
-    let limit = config.limits[class() as usize & (Class::COUNT - 1)];
+    let trusted = tables.forget(is_trusted(tables, config, subject) as u64) & 1;
+    let index = tables.forget(seen as u64 | trusted << 3) as usize & (2 * Class::COUNT - 1);
+    let limit = config.limits[index];
     let within = limit.interval == 0 || admitted(tables.sources(), config.seed, key, limit, subject.now);
+    let within = tables.forget(within as u64) != 0;
+    if within && tables.forget(trusted) == 0 && !within_unknown_budget(tables, config, class(), subject.now) {
+        return Reason::DropUnknownBudget.into();
+    }
     let within = tables.forget(within as u64) != 0;
     let kind = if within {
         EventKind::Snapshot
     } else {
         EventKind::OverLimit
     };
-    if !within || is_worth_a_snapshot(class()) {
-        report(
-            packet,
-            tables,
-            config,
-            subject,
-            &Report {
-                class: class(),
-                kind,
-                key,
-            },
-        );
-    }
+    let due = if !within || is_worth_a_snapshot(class()) {
+        due(tables, config, subject.now, (kind, class()), key)
+    } else {
+        Due::NONE
+    };
     let within = tables.forget(within as u64) != 0;
-    if within {
+    let reason = if within {
         within_limit(class())
     } else {
         over_limit(class())
-    }
+    };
+    Outcome { reason, due }
 }
 
 /// Responses and keep-alives tell detection nothing as long as they stay within their limits.

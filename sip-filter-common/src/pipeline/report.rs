@@ -1,39 +1,75 @@
 //! Events: what user space gets to see, within bounds.
 
-use super::{Budget, RECENT_ENTRIES, Recent, Subject, Tables};
+use super::{Budget, Lane, RECENT_ENTRIES, Recent, Subject, Tables};
 use crate::{
     abi::{Address, Config, EventHeader, EventKind, SNAPSHOT_MAX, WINDOW_SHIFT},
     packet::{Ip, OFFSET_MASK, Packet},
     sip::Class,
     table::{hash, source::SourceKey},
+    verdict::Reason,
 };
 
-/// What to report.
-pub(super) struct Report {
-    pub(super) class: Class,
-    pub(super) kind: EventKind,
-    pub(super) key: SourceKey,
+/// An event that is due, packed into a number: count, class and kind from the highest bits to the lowest; zero is
+/// none. Like this it passes through [`crate::table::Forget`] as a whole, and the header is written in one place, which
+/// keeps the verifier's work bounded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Due(u64);
+
+impl Due {
+    pub(super) const NONE: Self = Self(0);
+    const KIND_BITS: u32 = 4;
+    const CLASS_BITS: u32 = 8;
+
+    #[inline(always)]
+    const fn new(kind: EventKind, class: u8, count: u32) -> Self {
+        let head = (class as u64) << Self::KIND_BITS | kind as u64;
+        Self((count as u64) << (Self::KIND_BITS + Self::CLASS_BITS) | head)
+    }
+
+    #[inline(always)]
+    pub(super) const fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+
+    #[inline(always)]
+    pub(super) const fn number(self) -> u64 {
+        self.0
+    }
+
+    #[inline(always)]
+    const fn kind(self) -> u8 {
+        self.0 as u8 & ((1 << Self::KIND_BITS) - 1)
+    }
+
+    #[inline(always)]
+    const fn class(self) -> u8 {
+        (self.0 >> Self::KIND_BITS) as u8
+    }
+
+    #[inline(always)]
+    const fn count(self) -> u32 {
+        (self.0 >> (Self::KIND_BITS + Self::CLASS_BITS)) as u32
+    }
 }
 
-/// Sends an event unless the source had its share of this window or the CPU its own; what is not sent is added to
-/// the count of the source's next event.
+/// Whether an event about a source is due, or its count is added to the source's next event: because the source had its
+/// share of this window, or the CPU its own.
 #[inline(always)]
-pub(super) fn report<P: Packet, T: Tables>(
-    packet: &P,
+pub(super) fn due<T: Tables>(
     tables: &T,
     config: &Config,
-    subject: &Subject,
-    report: &Report,
-) {
-    let ports = &subject.ports;
-    let over_limit = matches!(report.kind, EventKind::OverLimit);
-    let share = if over_limit {
-        1
-    } else {
-        config.snapshots_per_source
+    now: u64,
+    (kind, class): (EventKind, Class),
+    key: SourceKey,
+) -> Due {
+    let (share, lane) = match kind {
+        EventKind::OverLimit => (1, Lane::Ingress),
+        EventKind::Response => (config.responses_per_source, Lane::Egress),
+        EventKind::Snapshot | EventKind::Dropped => (config.snapshots_per_source, Lane::Ingress),
     };
-    let key = report.key.number() ^ (over_limit as u64) << 62;
-    let window = (subject.now >> WINDOW_SHIFT) as u32;
+    // The upper bits of a key are free, or random in it.
+    let key = key.number() ^ (kind as u64) << 60;
+    let window = (now >> WINDOW_SHIFT) as u32;
     let index = hash(config.seed, key, 5) as u32 & (RECENT_ENTRIES - 1);
     let count = tables.recent(index, |recent| {
         if recent.key != key {
@@ -47,7 +83,7 @@ pub(super) fn report<P: Packet, T: Tables>(
             recent.sent = 0;
         }
         recent.pending = recent.pending.saturating_add(1);
-        if recent.sent >= share || !within_budget(tables, config, window) {
+        if recent.sent >= share || !within_budget(tables, lane, config.events_per_window, window) {
             return 0;
         }
         recent.sent += 1;
@@ -55,53 +91,86 @@ pub(super) fn report<P: Packet, T: Tables>(
     });
     let count = tables.forget(count.unwrap_or(0) as u64) as u32;
     if count == 0 {
-        return;
+        Due::NONE
+    } else {
+        Due::new(kind, class as u8, count)
     }
-    let longest = if config.snapshot_bytes as usize > SNAPSHOT_MAX {
-        SNAPSHOT_MAX
-    } else {
-        config.snapshot_bytes as usize
-    };
-    let captured = if ports.payload_len > longest {
-        longest
-    } else {
-        ports.payload_len
-    };
-    let header = EventHeader {
-        time: subject.now,
-        source: subject.source.address(),
-        destination: destination(packet, subject),
-        count,
-        source_port: ports.source,
-        destination_port: ports.destination,
-        kind: report.kind as u8,
-        class: report.class as u8,
-        protocol: ports.protocol,
-        dropped: over_limit as u8,
-        payload_len: ports.payload_len as u16,
-        captured: captured as u16,
-    };
-    tables.emit(packet, &header, ports.payload);
+}
+
+/// Whether a copy of a dropped frame is to be sent.
+#[inline(always)]
+pub(super) fn due_copy<T: Tables>(tables: &T, config: &Config, now: u64, reason: u8) -> Due {
+    let window = (now >> WINDOW_SHIFT) as u32;
+    if !within_budget(tables, Lane::Drops, config.drop_captures_per_window, window) {
+        return Due::NONE;
+    }
+    Due::new(EventKind::Dropped, reason, 1)
 }
 
 #[inline(always)]
-fn within_budget<T: Tables>(tables: &T, config: &Config, window: u32) -> bool {
-    let within = tables.budget(|budget| {
+fn within_budget<T: Tables>(tables: &T, lane: Lane, most: u32, window: u32) -> bool {
+    let within = tables.budget(lane, |budget| {
         if budget.window != window {
             *budget = Budget { window, sent: 0 };
         }
-        if budget.sent >= config.events_per_window {
+        if budget.sent >= most {
             return false;
         }
         budget.sent += 1;
         true
     });
-    if within == Some(false) {
+    if !within {
         tables.count_suppressed();
     }
-    within == Some(true)
+    within
 }
 
+/// Sends an event.
+#[inline(always)]
+pub(super) fn send<P: Packet, T: Tables>(
+    packet: &P,
+    tables: &T,
+    config: &Config,
+    subject: &Subject,
+    due: Due,
+) {
+    let ports = &subject.ports;
+    let is_copy = due.kind() == EventKind::Dropped as u8;
+    let (start, length, longest) = if is_copy {
+        (0, packet.len(subject.reach), SNAPSHOT_MAX)
+    } else {
+        (
+            ports.payload,
+            ports.payload_len,
+            min(config.snapshot_bytes as usize, SNAPSHOT_MAX),
+        )
+    };
+    let start = tables.forget(start as u64) as usize;
+    let length = tables.forget(length as u64) as usize;
+    let captured = tables.forget(min(length, longest) as u64);
+    let header = EventHeader {
+        time: subject.now,
+        source: subject.source.address(),
+        destination: destination(packet, subject),
+        count: due.count(),
+        source_port: ports.source,
+        destination_port: ports.destination,
+        kind: due.kind(),
+        class: due.class(),
+        protocol: ports.protocol,
+        dropped: (is_copy || due.kind() == EventKind::OverLimit as u8) as u8,
+        payload_len: length as u16,
+        captured: captured as u16,
+    };
+    tables.emit(packet, &header, start);
+}
+
+#[inline(always)]
+const fn min(a: usize, b: usize) -> usize {
+    if a < b { a } else { b }
+}
+
+/// The other end of the packet: its destination, or for a response its source.
 #[inline(always)]
 fn destination<P: Packet>(packet: &P, subject: &Subject) -> Address {
     let offset = subject.destination & OFFSET_MASK;
@@ -110,4 +179,21 @@ fn destination<P: Packet>(packet: &P, subject: &Subject) -> Address {
         Ip::V6(_) => packet.read(offset).map(Address),
     }
     .unwrap_or_default()
+}
+
+/// A verdict and the event it causes.
+#[derive(Clone, Copy)]
+pub(super) struct Outcome {
+    pub(super) reason: Reason,
+    pub(super) due: Due,
+}
+
+impl From<Reason> for Outcome {
+    #[inline(always)]
+    fn from(reason: Reason) -> Self {
+        Self {
+            reason,
+            due: Due::NONE,
+        }
+    }
 }

@@ -97,6 +97,25 @@ fn stopped<L: Layout, T: Tables, M: Memory>(
     Some(Reason::DropBanAddress)
 }
 
+/// Whether a source is trusted: its registration lives.
+#[inline(always)]
+pub(super) fn is_trusted<T: Tables>(tables: &T, config: &Config, subject: &Subject) -> bool {
+    let now = subject.now;
+    match subject.source {
+        Ip::V4(address) => {
+            config.flags & flags::TRUST4 != 0
+                && lookup::<V4, _>(tables.trust4(), config.seed, address)
+                    .is_some_and(|found| found.fate.in_force(now))
+        }
+        Ip::V6([high, _]) => {
+            let prefix = prefix6(high, config.source_prefix6);
+            config.flags & flags::TRUST6 != 0
+                && lookup::<V6Prefix, _>(tables.trust6(), config.seed, prefix)
+                    .is_some_and(|found| found.fate.in_force(now))
+        }
+    }
+}
+
 /// Whether the network trie may know a source.
 #[inline(always)]
 fn is_covered<T: Tables>(tables: &T, config: &Config, source: Ip) -> bool {

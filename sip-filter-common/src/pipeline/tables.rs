@@ -41,6 +41,18 @@ pub struct Recent {
 /// Entries of the table of [`Recent`], for each CPU.
 pub const RECENT_ENTRIES: u32 = 4096;
 
+/// What a CPU's events are budgeted by, so that none of them starves another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Lane {
+    /// Snapshots and over-limit reports.
+    Ingress = 0,
+    /// Responses.
+    Egress = 1,
+    /// Copies of dropped frames.
+    Drops = 2,
+}
+
 /// Events sent by one CPU in the current window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -76,6 +88,14 @@ pub trait Tables: Forget {
     fn ban6_host(&self) -> &Self::Memory;
     /// Limiter state.
     fn sources(&self) -> &Self::Memory;
+    /// Trusted IPv4 addresses.
+    fn trust4(&self) -> &Self::Memory;
+    /// Trusted IPv6 prefixes of the counted length.
+    fn trust6(&self) -> &Self::Memory;
+    /// One bucket: the limiter state of unknown sources together, a word for each class.
+    fn unknown(&self) -> &Self::Memory;
+    /// Runs `f` on the number of packets of a class that this CPU may still admit from unknown sources.
+    fn share<R>(&self, class: Class, f: impl FnOnce(&mut u32) -> R) -> R;
     /// Word of the bitmap of protected ports, see [`port_bit`].
     fn port_word(&self, index: u32) -> Option<u64>;
     /// Word of the bitmap of addresses that lie in some network of the trie, see [`cover_bit`].
@@ -86,8 +106,8 @@ pub trait Tables: Forget {
     fn network_hit(&self, source: Ip);
     /// Runs `f` on an entry of this CPU's table of [`Recent`]; `None` if there is no such entry.
     fn recent<R>(&self, index: u32, f: impl FnOnce(&mut Recent) -> R) -> Option<R>;
-    /// Runs `f` on this CPU's [`Budget`].
-    fn budget<R>(&self, f: impl FnOnce(&mut Budget) -> R) -> Option<R>;
+    /// Runs `f` on this CPU's [`Budget`] of a lane.
+    fn budget<R>(&self, lane: Lane, f: impl FnOnce(&mut Budget) -> R) -> R;
     /// Counts a packet of a class.
     fn count_class(&self, class: Class);
     /// Counts an event given up for the budget's sake.

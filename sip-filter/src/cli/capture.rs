@@ -23,7 +23,7 @@ struct Host {
 
 impl Plane for Host {
     fn run(&mut self, frame: &[u8], now: u64) -> Verdict {
-        self.plane.run(frame, now).verdict
+        self.plane.run(frame, now)
     }
 
     fn take_events(&mut self) -> Vec<(EventHeader, Vec<u8>)> {

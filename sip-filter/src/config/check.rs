@@ -97,6 +97,7 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
         ("tables.ban6_hosts", config.tables.ban6_hosts),
         ("tables.networks", config.tables.networks),
         ("tables.sources", config.tables.sources),
+        ("tables.trust", config.tables.trust),
     ] {
         range(key, entries.into(), 64, TABLE_MAX);
     }

@@ -127,6 +127,8 @@ pub struct Tables {
     pub networks: u32,
     /// Sources whose rates are remembered.
     pub sources: u32,
+    /// Trusted sources of each family.
+    pub trust: u32,
 }
 
 /// `[events]`: what the kernel program reports for detection.
@@ -242,6 +244,7 @@ impl Default for Tables {
             ban6_hosts: 65_536,
             networks: 131_072,
             sources: 262_144,
+            trust: 100_000,
         }
     }
 }
@@ -294,6 +297,7 @@ impl Tables {
             ban6_hosts,
             networks,
             sources,
+            trust,
         } = *self;
         TableSizes {
             ban4,
@@ -301,6 +305,7 @@ impl Tables {
             ban6_hosts,
             networks,
             sources,
+            trust,
         }
     }
 }
@@ -316,7 +321,10 @@ impl Config {
             snapshot_bytes: self.events.snapshot_bytes,
             snapshots_per_source: self.events.per_source,
             events_per_window: self.events.per_window,
-            limits: Class::ALL.map(|class| self.limits.of(class).kernel()),
+            responses_per_source: self.events.per_source,
+            drop_captures_per_window: 64,
+            limits: std::array::from_fn(|index| self.limits.of(Class::ALL[index % Class::COUNT]).kernel()),
+            unknown_budget: [abi::Limit::UNLIMITED; Class::COUNT],
         }
     }
 

@@ -80,7 +80,10 @@ impl ControlError {
     #[must_use]
     pub const fn code(&self) -> ErrorCode {
         match self {
-            Self::Refused(_) | Self::EntryRefused { .. } | Self::FixedInConfig(_) => ErrorCode::Refused,
+            Self::Refused(_)
+            | Self::EntryRefused { .. }
+            | Self::FixedInConfig(_)
+            | Self::Image(ImageError::NotASource(_)) => ErrorCode::Refused,
             Self::Image(ImageError::Full { .. }) => ErrorCode::Full,
             Self::Image(ImageError::Kernel { .. })
             | Self::NotSaved(_)

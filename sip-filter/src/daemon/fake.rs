@@ -14,13 +14,14 @@ use super::{PacketEvent, Plane};
 use crate::{
     bans::Target,
     config::Config,
-    dataplane::{Counters, DataplaneError, Image, ImageError, KernelBan, TableFill, XdpMode},
+    dataplane::{Counters, DataplaneError, Egress, Image, ImageError, KernelBan, TableFill, XdpMode},
 };
 
 /// What a fake holds; the test keeps a handle of it.
 #[derive(Default)]
 pub(super) struct State {
     pub(super) bans: HashMap<Target, KernelBan>,
+    pub(super) trusted: HashMap<Target, std::time::Duration>,
     pub(super) allowed: Vec<IpNet>,
     pub(super) config: Option<Config>,
     pub(super) attached: bool,
@@ -71,6 +72,10 @@ impl Plane for FakePlane {
 
     fn xdp_mode(&self) -> Option<XdpMode> {
         self.0.state().attached.then_some(XdpMode::Generic)
+    }
+
+    fn egress(&self) -> Egress {
+        Egress::Tcx
     }
 
     fn counters(&self) -> Result<Counters, DataplaneError> {
@@ -136,6 +141,15 @@ impl Image for FakePlane {
             return Err(full("network", state.allowed.len()));
         }
         state.allowed = networks.to_vec();
+        Ok(())
+    }
+
+    fn set_trust(&mut self, target: Target, until: Option<std::time::Duration>) -> Result<(), ImageError> {
+        let mut state = self.0.state();
+        match until {
+            Some(until) => state.trusted.insert(target, until),
+            None => state.trusted.remove(&target),
+        };
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use super::{PacketEvent, Plane, chain};
 use crate::{
     config::Config,
     dataplane::{
-        AttachMode, Counters, DataplaneError, EventStream, Image, Interface, KernelLog, LoadOptions,
+        AttachMode, Counters, DataplaneError, Egress, EventStream, Image, Interface, KernelLog, LoadOptions,
         Prepared, XdpMode,
     },
 };
@@ -79,6 +79,13 @@ impl Plane for LivePlane {
     fn xdp_mode(&self) -> Option<XdpMode> {
         let interface = self.attached().ok()?;
         interface.is_attached().then(|| interface.xdp_mode())
+    }
+
+    fn egress(&self) -> Egress {
+        match &self.state {
+            State::Attached(interface) => interface.egress().clone(),
+            State::Prepared(_) | State::Gone => Egress::None("the filter is not attached".to_owned()),
+        }
     }
 
     fn counters(&self) -> Result<Counters, DataplaneError> {

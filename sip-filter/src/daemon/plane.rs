@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     config::Config,
-    dataplane::{Counters, DataplaneError, Image, XdpMode},
+    dataplane::{Counters, DataplaneError, Egress, Image, XdpMode},
 };
 
 /// An event of the kernel program.
@@ -25,6 +25,9 @@ pub trait Plane: Send {
 
     /// How the program is attached; `None` if it is not (the link is gone).
     fn xdp_mode(&self) -> Option<XdpMode>;
+
+    /// How the server's answers are observed.
+    fn egress(&self) -> Egress;
 
     /// Sum over all CPUs.
     ///

@@ -104,6 +104,11 @@ pub(super) async fn watch(
 /// An event as the engine sees it; `None` if it is of a kind or class of another version.
 pub(super) fn observation(event: &PacketEvent) -> Option<Observation<'_>> {
     let header = &event.header;
+    let kind = EventKind::from_number(header.kind)?;
+    // The engine judges what sources send; it does not know the other kinds yet.
+    if !matches!(kind, EventKind::Snapshot | EventKind::OverLimit) {
+        return None;
+    }
     Some(Observation {
         time: Duration::from_nanos(header.time),
         source: header.source.to_ip(),
@@ -112,7 +117,7 @@ pub(super) fn observation(event: &PacketEvent) -> Option<Observation<'_>> {
         destination_port: header.destination_port,
         protocol: header.protocol,
         class: Class::from_number(header.class)?,
-        kind: EventKind::from_number(header.kind)?,
+        kind,
         count: header.count.max(1),
         payload: &event.payload,
     })

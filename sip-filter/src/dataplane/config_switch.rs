@@ -70,7 +70,7 @@ impl State {
         let active = self.control.word(0);
         let next = 1 - (active.load(Ordering::SeqCst) & 1);
         let config = Config {
-            flags: self.base.flags & flags::SIMULATE | self.table_flags,
+            flags: self.base.flags & (flags::SIMULATE | flags::CAPTURE_DROPS) | self.table_flags,
             ..self.base
         };
         let index = u32::from(next == 1);

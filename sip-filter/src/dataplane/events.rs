@@ -8,6 +8,7 @@ use sip_filter_common::{
     abi::EventKind,
     abi::{Address, EventHeader},
     sip::Class,
+    verdict::Reason,
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -80,8 +81,10 @@ pub(super) fn parse(item: &[u8]) -> Option<(EventHeader, Bytes)> {
         payload_len: u16::from_ne_bytes(reader.take()?),
         captured: u16::from_ne_bytes(reader.take()?),
     };
-    EventKind::from_number(header.kind)?;
-    Class::from_number(header.class)?;
+    match EventKind::from_number(header.kind)? {
+        EventKind::Dropped => Reason::from_number(header.class).map(|_| ())?,
+        _ => Class::from_number(header.class).map(|_| ())?,
+    }
     let payload = reader.0.get(..usize::from(header.captured))?;
     Some((header, Bytes::copy_from_slice(payload)))
 }

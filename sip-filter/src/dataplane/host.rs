@@ -10,14 +10,15 @@ use std::{
 };
 
 use sip_filter_common::{
-    abi::{self, Counters, EventHeader, Family, counter_index},
+    abi::{self, Counters, EventHeader, Family},
     packet::{Ip, Packet},
     pipeline::{
-        Budget, COVER_WORDS, Decision, NetworkValue, PORT_BITMAP_WORDS, RECENT_ENTRIES, Recent, Tables,
-        decide,
+        Budget, COVER_WORDS, Lane, NetworkValue, PORT_BITMAP_WORDS, RECENT_ENTRIES, Recent, Tables, decide,
+        observe,
     },
     sip::Class,
     table::Forget,
+    verdict::Verdict,
 };
 
 use super::{
@@ -36,15 +37,19 @@ struct HostTables {
     flags: Arc<AtomicU64>,
     now: Cell<u64>,
     random: Cell<u64>,
-    memory: [Words; 4],
+    memory: [Words; 7],
     cover: [Words; 2],
     ports: Box<[u64]>,
     trie: SharedTrie,
     recent: RefCell<Box<[Recent]>>,
-    budget: RefCell<Budget>,
+    budgets: RefCell<[Budget; 3]>,
+    shares: RefCell<[u32; Class::COUNT]>,
     counters: RefCell<Box<Counters>>,
     events: RefCell<Vec<(EventHeader, Vec<u8>)>>,
 }
+
+/// Flags of the configuration; the others follow from the tables.
+const BASE_FLAGS: u64 = abi::flags::SIMULATE | abi::flags::CAPTURE_DROPS;
 
 /// The trie, written by the image and read by the pipeline.
 #[derive(Clone, Default)]
@@ -85,6 +90,9 @@ impl HostPlane {
             lines(sizes.ban6_buckets()),
             lines(sizes.ban6_host_buckets()),
             lines(sizes.source_buckets()),
+            lines(sizes.trust4_buckets()),
+            lines(sizes.trust6_buckets()),
+            lines(1),
         ];
         let cover = [
             Words::heap(COVER_WORDS as usize * 8),
@@ -92,7 +100,7 @@ impl HostPlane {
         ];
         let trie = SharedTrie::default();
         let flags = Arc::new(AtomicU64::new(0));
-        let [ban4, ban6, ban6_host, _] = memory.clone();
+        let [ban4, ban6, ban6_host, _, trust4, trust6, _] = memory.clone();
         let [cover4, cover6] = cover.clone();
         let prefix = u8::try_from(config.source_prefix6).unwrap_or(64);
         let image_flags = Arc::clone(&flags);
@@ -103,6 +111,8 @@ impl HostPlane {
                 ban4,
                 ban6,
                 ban6_host,
+                trust4,
+                trust6,
                 cover4,
                 cover6,
             },
@@ -124,7 +134,8 @@ impl HostPlane {
             ports,
             trie,
             recent: RefCell::new(vec![Recent::default(); RECENT_ENTRIES as usize].into_boxed_slice()),
-            budget: RefCell::default(),
+            budgets: RefCell::default(),
+            shares: RefCell::default(),
             counters: RefCell::new(super::counters::zero()),
             events: RefCell::default(),
         };
@@ -132,21 +143,27 @@ impl HostPlane {
     }
 
     /// Decides on one Ethernet frame at boot time `now` (nanoseconds), and counts it.
-    pub fn run(&mut self, frame: &[u8], now: u64) -> Decision {
-        let tables = &mut self.0;
-        tables.config.flags =
-            tables.config.flags & abi::flags::SIMULATE | tables.flags.load(Ordering::SeqCst);
-        tables.now.set(now);
+    pub fn run(&mut self, frame: &[u8], now: u64) -> Verdict {
+        let tables = self.at(now);
         let decision = decide(&frame, tables);
         let mut counters = tables.counters.borrow_mut();
-        let index = counter_index(
-            decision.verdict.reason,
-            decision.family,
-            decision.verdict.simulated,
-        );
+        let index = decision.counter_index();
         counters.by_reason[index] += 1;
         counters.by_reason[index + 1] += frame.len() as u64;
-        decision
+        decision.verdict()
+    }
+
+    /// Looks at one Ethernet frame that leaves the host at boot time `now` (nanoseconds).
+    pub fn run_egress(&mut self, frame: &[u8], now: u64) {
+        observe(&frame, self.at(now));
+    }
+
+    fn at(&mut self, now: u64) -> &HostTables {
+        let tables = &mut self.0;
+        let base = tables.config.flags & BASE_FLAGS;
+        tables.config.flags = base | tables.flags.load(Ordering::SeqCst);
+        tables.now.set(now);
+        tables
     }
 
     /// The counters so far.
@@ -197,6 +214,18 @@ impl Tables for HostTables {
         &self.memory[3]
     }
 
+    fn trust4(&self) -> &Words {
+        &self.memory[4]
+    }
+
+    fn trust6(&self) -> &Words {
+        &self.memory[5]
+    }
+
+    fn unknown(&self) -> &Words {
+        &self.memory[6]
+    }
+
     fn port_word(&self, index: u32) -> Option<u64> {
         self.ports.get(index as usize).copied()
     }
@@ -223,8 +252,12 @@ impl Tables for HostTables {
         self.recent.borrow_mut().get_mut(index as usize).map(f)
     }
 
-    fn budget<R>(&self, f: impl FnOnce(&mut Budget) -> R) -> Option<R> {
-        Some(f(&mut self.budget.borrow_mut()))
+    fn budget<R>(&self, lane: Lane, f: impl FnOnce(&mut Budget) -> R) -> R {
+        f(&mut self.budgets.borrow_mut()[lane as usize])
+    }
+
+    fn share<R>(&self, class: Class, f: impl FnOnce(&mut u32) -> R) -> R {
+        f(&mut self.shares.borrow_mut()[class as usize])
     }
 
     fn count_class(&self, class: Class) {

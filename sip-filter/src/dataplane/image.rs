@@ -24,6 +24,8 @@ pub(crate) struct TableMemory {
     pub(crate) ban4: Words,
     pub(crate) ban6: Words,
     pub(crate) ban6_host: Words,
+    pub(crate) trust4: Words,
+    pub(crate) trust6: Words,
     pub(crate) cover4: Words,
     pub(crate) cover6: Words,
 }
@@ -37,6 +39,8 @@ pub(crate) struct TableImage<T> {
     ban4: BanTable<V4, Words>,
     ban6: BanTable<V6Prefix, Words>,
     ban6_host: BanTable<V6Host, Words>,
+    trust4: BanTable<V4, Words>,
+    trust6: BanTable<V6Prefix, Words>,
     networks: Networks<T>,
     network_capacity: usize,
     flags: u64,
@@ -65,6 +69,8 @@ impl<T: Trie> TableImage<T> {
             ban4: BanTable::new(memory.ban4, seed),
             ban6: BanTable::new(memory.ban6, seed),
             ban6_host: BanTable::new(memory.ban6_host, seed),
+            trust4: BanTable::new(memory.trust4, seed),
+            trust6: BanTable::new(memory.trust6, seed),
             networks: Networks::new(trie, seed, memory.cover4, memory.cover6),
             network_capacity: network_capacity as usize,
             flags: 0,
@@ -87,12 +93,14 @@ impl<T: Trie> TableImage<T> {
     }
 
     fn publish_flags(&mut self) -> io::Result<()> {
-        let hosts = if self.ban6_host.is_empty() {
-            0
-        } else {
-            flags::HOSTS6
-        };
-        let wanted = self.networks.flags() | hosts;
+        let mut wanted = self.networks.flags();
+        for (flag, is_empty) in [
+            (flags::HOSTS6, self.ban6_host.is_empty()),
+            (flags::TRUST4, self.trust4.is_empty()),
+            (flags::TRUST6, self.trust6.is_empty()),
+        ] {
+            wanted |= if is_empty { 0 } else { flag };
+        }
         if wanted != self.flags {
             (self.flags_changed)(wanted)?;
             self.flags = wanted;
@@ -185,6 +193,31 @@ impl<T: Trie> Image for TableImage<T> {
         })
     }
 
+    fn set_trust(&mut self, target: Target, until: Option<Duration>) -> Result<(), ImageError> {
+        // The scope of a fate means nothing here.
+        let fate = until.map(|until| {
+            fate(KernelBan {
+                scope: Scope::Sip,
+                expires: Some(until),
+            })
+        });
+        match (self.place(target), fate) {
+            (Place::V4(key), Some(fate)) => self
+                .trust4
+                .insert(key, fate)
+                .map_err(|_| self.full("IPv4 trust", self.trust4.len(), "tables.trust"))?,
+            (Place::V6(key), Some(fate)) => self
+                .trust6
+                .insert(key, fate)
+                .map_err(|_| self.full("IPv6 trust", self.trust6.len(), "tables.trust"))?,
+            (Place::V4(key), None) => drop(self.trust4.remove(key)),
+            (Place::V6(key), None) => drop(self.trust6.remove(key)),
+            (Place::Host6(_) | Place::Network(_), _) => return Err(ImageError::NotASource(target)),
+        }
+        self.publish_flags()
+            .map_err(|error| self.kernel("configuration", error))
+    }
+
     fn fill(&self) -> Vec<TableFill> {
         let flat = |name, entries, slots: usize| TableFill {
             name,
@@ -195,6 +228,8 @@ impl<T: Trie> Image for TableImage<T> {
             flat("ban4", self.ban4.len(), self.ban4.capacity()),
             flat("ban6", self.ban6.len(), self.ban6.capacity()),
             flat("ban6_hosts", self.ban6_host.len(), self.ban6_host.capacity()),
+            flat("trust4", self.trust4.len(), self.trust4.capacity()),
+            flat("trust6", self.trust6.len(), self.trust6.capacity()),
             TableFill {
                 name: "networks",
                 entries: self.networks.len(),

@@ -22,9 +22,9 @@ use nix::{
 use sip_filter_common::abi::{ABI_VERSION, Config, Meta};
 
 use super::{
-    Counters, DataplaneError, Image, LoadOptions, LoadedProgram, XdpMode,
+    Counters, DataplaneError, Egress, Image, LoadOptions, LoadedProgram, XdpMode, egress,
     error::{MINIMUM_KERNEL, os_error},
-    program::{PINNED, map_data, pinned_meta, xdp},
+    program::{PINNED, classifier, map_data, pinned_meta, xdp},
 };
 
 /// Which modes of attachment are acceptable.
@@ -54,6 +54,7 @@ pub struct Prepared {
 pub struct Interface {
     name: String,
     mode: XdpMode,
+    egress: Egress,
     program: LoadedProgram,
     directory: PathBuf,
     /// Keeps the link's file descriptor; the pin keeps the link.
@@ -113,6 +114,7 @@ impl Prepared {
         };
         self.program.set_meta(meta)?;
         pin_maps(&self.program, &self.directory)?;
+        let egress = egress::attach(classifier(&mut self.program.ebpf)?, &self.name);
         let Self {
             name,
             index: _,
@@ -124,6 +126,7 @@ impl Prepared {
         Ok(Interface {
             name,
             mode,
+            egress,
             program,
             directory,
             _link: link,
@@ -227,6 +230,12 @@ impl Interface {
     #[must_use]
     pub fn xdp_mode(&self) -> XdpMode {
         self.mode
+    }
+
+    /// How the server's answers are observed.
+    #[must_use]
+    pub fn egress(&self) -> &Egress {
+        &self.egress
     }
 
     /// Whether the program is still attached, and to the interface of this name.

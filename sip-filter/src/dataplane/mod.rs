@@ -2,6 +2,7 @@
 
 mod config_switch;
 mod counters;
+mod egress;
 mod error;
 mod events;
 mod host;
@@ -55,6 +56,11 @@ pub enum ImageError {
         /// Configuration key of its size.
         setting: &'static str,
     },
+    /// Trust is kept by source, as sources are counted.
+    #[error(
+        "{0} is neither an IPv4 address nor an IPv6 prefix by which sources are counted, so it cannot be trusted"
+    )]
+    NotASource(Target),
     /// The kernel refused.
     #[error("cannot write the {table} table of {interface}")]
     Kernel {
@@ -94,8 +100,26 @@ pub trait Image: Send {
     /// Reports and resets the packets each ban stopped since the last call.
     fn take_hits(&mut self, report: &mut dyn FnMut(Target, u64));
 
+    /// Trusts an IPv4 address, or an IPv6 prefix of the counted length, until a boot time; `None` ends its trust.
+    ///
+    /// # Errors
+    /// [`ImageError`] if there is no room, the target is of another kind, or the kernel refuses.
+    fn set_trust(&mut self, target: Target, until: Option<Duration>) -> Result<(), ImageError>;
+
     /// How full each table is.
     fn fill(&self) -> Vec<TableFill>;
+}
+
+/// How the server's answers are observed.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Egress {
+    /// By a TCX program (kernel 6.6).
+    Tcx,
+    /// By a classifier of a clsact queueing discipline.
+    Clsact,
+    /// Not at all; why.
+    None(String),
 }
 
 /// How full a table is.

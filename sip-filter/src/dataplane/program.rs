@@ -5,7 +5,7 @@ use std::{io, os::fd::AsFd as _, sync::atomic::Ordering};
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
     maps::{Array, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
-    programs::Xdp,
+    programs::{SchedClassifier, Xdp},
 };
 use ipnet::IpNet;
 use sip_filter_common::{
@@ -23,9 +23,11 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/si
 
 /// Name of the program in the object.
 const PROGRAM: &str = "ingress";
+/// Name of the program for packets that leave.
+pub(super) const EGRESS: &str = "egress";
 
 /// Maps worth finding under the pin path: everything but scratch space.
-pub(crate) const PINNED: [&str; 14] = [
+pub(crate) const PINNED: [&str; 17] = [
     "META",
     "CONTROL",
     "CONFIG",
@@ -34,6 +36,9 @@ pub(crate) const PINNED: [&str; 14] = [
     "BAN6",
     "BAN6_HOST",
     "SOURCES",
+    "TRUST4",
+    "TRUST6",
+    "UNKNOWN",
     "COVER4",
     "COVER6",
     "NETWORKS4",
@@ -82,6 +87,8 @@ impl LoadedProgram {
             sizes.ban6_buckets() - 1,
             sizes.ban6_host_buckets() - 1,
             sizes.source_buckets() - 1,
+            sizes.trust4_buckets() - 1,
+            sizes.trust6_buckets() - 1,
         ];
         let test_clock = u32::from(options.test_clock);
         let log_level: u8 = if options.log { 0xff } else { 0 };
@@ -91,12 +98,18 @@ impl LoadedProgram {
             .override_global("CFG_BAN6_MASK", &masks[1], true)
             .override_global("CFG_HOST6_MASK", &masks[2], true)
             .override_global("CFG_SRC_MASK", &masks[3], true)
+            .override_global("CFG_TRUST4_MASK", &masks[4], true)
+            .override_global("CFG_TRUST6_MASK", &masks[5], true)
             .override_global("CFG_TEST_CLOCK", &test_clock, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .map_max_entries("BAN4", masks[0] + 1)
             .map_max_entries("BAN6", masks[1] + 1)
             .map_max_entries("BAN6_HOST", masks[2] + 1)
             .map_max_entries("SOURCES", masks[3] + 1)
+            .map_max_entries("TRUST4", masks[4] + 1)
+            .map_max_entries("TRUST6", masks[5] + 1)
+            // The least that can be mapped is a page.
+            .map_max_entries("UNKNOWN", 64)
             .map_max_entries("NETWORKS4", sizes.networks.max(1))
             .map_max_entries("NETWORKS6", sizes.networks.max(1));
         let mut ebpf = loader.load(OBJECT).map_err(DataplaneError::load)?;
@@ -106,6 +119,8 @@ impl LoadedProgram {
             ban4: table("BAN4", masks[0])?,
             ban6: table("BAN6", masks[1])?,
             ban6_host: table("BAN6_HOST", masks[2])?,
+            trust4: table("TRUST4", masks[4])?,
+            trust6: table("TRUST6", masks[5])?,
             cover4: map_words(&ebpf, "COVER4", COVER_WORDS as usize * 8)?,
             cover6: map_words(&ebpf, "COVER6", COVER_WORDS as usize * 8)?,
         };
@@ -128,6 +143,7 @@ impl LoadedProgram {
             Box::new(switch.flags_setter()),
         );
         xdp(&mut ebpf)?.load().map_err(DataplaneError::program)?;
+        classifier(&mut ebpf)?.load().map_err(DataplaneError::program)?;
         Ok((
             Self {
                 ebpf,
@@ -199,15 +215,31 @@ impl LoadedProgram {
         Ok(events)
     }
 
-    /// Instructions the verifier looked at.
+    /// Runs the egress program on one frame and returns its verdict, -1 for "go on".
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn test_run_egress(&mut self, frame: &[u8]) -> Result<i32, DataplaneError> {
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ..TestRunOptions::default()
+        };
+        let result = classifier(&mut self.ebpf)?
+            .test_run(options)
+            .map_err(DataplaneError::program)?;
+        Ok(result.return_value.cast_signed())
+    }
+
+    /// Instructions the verifier looked at, for ingress and egress.
     ///
     /// # Errors
     /// If the kernel does not tell.
-    pub fn verified_instructions(&mut self) -> Result<Option<u32>, DataplaneError> {
-        Ok(xdp(&mut self.ebpf)?
+    pub fn verified_instructions(&mut self) -> Result<[Option<u32>; 2], DataplaneError> {
+        let ingress = xdp(&mut self.ebpf)?.info().map_err(DataplaneError::program)?;
+        let egress = classifier(&mut self.ebpf)?
             .info()
-            .map_err(DataplaneError::program)?
-            .verified_instruction_count())
+            .map_err(DataplaneError::program)?;
+        Ok([ingress, egress].map(|info| info.verified_instruction_count()))
     }
 
     /// Writes who owns the tables and how they are attached.
@@ -221,6 +253,14 @@ impl LoadedProgram {
     pub(crate) fn events(&self) -> Result<RingBuf<MapData>, DataplaneError> {
         RingBuf::try_from(map_again(&self.ebpf, "EVENTS")?).map_err(DataplaneError::map)
     }
+}
+
+/// The program for packets that leave.
+pub(crate) fn classifier(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, DataplaneError> {
+    ebpf.program_mut(EGRESS)
+        .ok_or(DataplaneError::Object(EGRESS))?
+        .try_into()
+        .map_err(DataplaneError::program)
 }
 
 /// Reads the record a running data plane left under its pins.

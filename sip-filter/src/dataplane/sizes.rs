@@ -13,6 +13,8 @@ pub struct TableSizes {
     pub networks: u32,
     /// Sources, by traffic class, whose limits are remembered.
     pub sources: u32,
+    /// Trusted sources of each family.
+    pub trust: u32,
 }
 
 impl TableSizes {
@@ -26,6 +28,14 @@ impl TableSizes {
 
     pub(crate) fn ban6_host_buckets(&self) -> u32 {
         buckets(self.ban6_hosts, 2)
+    }
+
+    pub(crate) fn trust4_buckets(&self) -> u32 {
+        buckets(self.trust, 7)
+    }
+
+    pub(crate) fn trust6_buckets(&self) -> u32 {
+        buckets(self.trust, 3)
     }
 
     pub(crate) fn source_buckets(&self) -> u32 {

@@ -147,7 +147,7 @@ fn packets(page: &mut Page, interfaces: &[Interface]) -> Result<(), RenderError>
 }
 
 fn counted(counters: &Counters, reason: Reason, family: Family, simulated: bool) -> (u64, u64) {
-    let index = counter_index(reason, family, simulated);
+    let index = counter_index(reason as u8, family, simulated);
     let word = |index: usize| counters.by_reason.get(index).copied().unwrap_or(0);
     (word(index), word(index + 1))
 }
@@ -361,13 +361,13 @@ pub(super) mod tests {
         for (number, reason) in Reason::ALL.iter().enumerate() {
             for family in [Family::V4, Family::V6] {
                 if makes_sense(*reason, family) {
-                    let index = counter_index(*reason, family, family == Family::V6);
+                    let index = counter_index(*reason as u8, family, family == Family::V6);
                     counters.by_reason[index] = (number * 10 + family as usize) as u64;
                     counters.by_reason[index + 1] = (number * 1_000 + family as usize) as u64;
                 }
             }
         }
-        let not_ip = counter_index(Reason::PassNotIp, Family::Other, false);
+        let not_ip = counter_index(Reason::PassNotIp as u8, Family::Other, false);
         counters.by_reason[not_ip] = 7;
         counters.by_reason[not_ip + 1] = 420;
         for (number, count) in counters.by_class.iter_mut().enumerate() {

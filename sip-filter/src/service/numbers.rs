@@ -117,8 +117,8 @@ const fn ended_name(cause: EndedBy) -> &'static str {
 
 /// Packets by reason, those enforced or those simulated, summed over families. Reasons without packets are left out.
 pub(super) fn by_reason(counters: &abi::Counters, simulated: bool) -> BTreeMap<String, u64> {
-    let packets = |reason| -> u64 {
-        let indices = Family::ALL.map(|family| counter_index(reason, family, simulated));
+    let packets = |reason: Reason| -> u64 {
+        let indices = Family::ALL.map(|family| counter_index(reason as u8, family, simulated));
         indices.iter().map(|index| counters.by_reason[*index]).sum()
     };
     Reason::ALL

@@ -8,8 +8,7 @@ use sip_filter::{
 };
 use sip_filter_common::{
     abi::{Config, EventHeader, Limit, flags},
-    pipeline::Decision,
-    verdict::Action,
+    verdict::{Action, Verdict},
 };
 
 /// A configuration with room for tests: limits that a few packets reach.
@@ -21,7 +20,13 @@ pub(crate) fn config() -> Config {
         snapshot_bytes: 512,
         snapshots_per_source: 4,
         events_per_window: 64,
-        limits: [Limit::new(10, 1_000_000_000, 5); 8],
+        responses_per_source: 4,
+        drop_captures_per_window: 8,
+        unknown_budget: [Limit::UNLIMITED; 8],
+        limits: std::array::from_fn(|index| match index {
+            0..8 => Limit::new(10, 1_000_000_000, 5),
+            _ => Limit::new(100, 1_000_000_000, 50),
+        }),
     }
 }
 
@@ -32,6 +37,7 @@ pub(crate) fn sizes() -> TableSizes {
         ban6_hosts: 500,
         networks: 1_000,
         sources: 4_096,
+        trust: 1_000,
     }
 }
 
@@ -100,7 +106,7 @@ impl Pair {
         name: &str,
         frame: &[u8],
         now: Duration,
-    ) -> (Decision, Vec<(EventHeader, Vec<u8>)>) {
+    ) -> (Verdict, Vec<(EventHeader, Vec<u8>)>) {
         let now = u64::try_from(now.as_nanos()).unwrap();
         if frame.len() < 14 {
             let mut other = HostPlane::new(&config(), &sizes(), &[5060], &[5060]).0;
@@ -109,7 +115,7 @@ impl Pair {
         let decision = self.host.run(frame, now);
         self.kernel.set_clock(now);
         let action = self.kernel.test_run(frame).unwrap();
-        let expected = match decision.verdict.action() {
+        let expected = match decision.action() {
             Action::Drop => 1,
             Action::Pass => 2,
         };
@@ -138,11 +144,35 @@ impl Pair {
     }
 
     /// What the verifier looked at when it loaded the program.
-    pub(crate) fn verified_instructions(&mut self) -> u32 {
-        self.kernel
-            .verified_instructions()
-            .unwrap()
-            .expect("kernel 5.16 and later tell")
+    pub(crate) fn verified_instructions(&mut self) -> [u32; 2] {
+        let counts = self.kernel.verified_instructions().unwrap();
+        counts.map(|count| count.expect("kernel 5.16 and later tell"))
+    }
+
+    pub(crate) fn trust(&mut self, target: &str, until: Option<Duration>) {
+        let target: Target = target.parse().unwrap();
+        for image in [&mut self.host_image, &mut self.kernel_image] {
+            image.set_trust(target, until).unwrap();
+        }
+    }
+
+    /// Shows both a frame that leaves, and checks that they report the same and let it go.
+    pub(crate) fn leave(&mut self, name: &str, frame: &[u8], now: Duration) -> Vec<(EventHeader, Vec<u8>)> {
+        let now = u64::try_from(now.as_nanos()).unwrap();
+        self.host.run_egress(frame, now);
+        self.kernel.set_clock(now);
+        assert_eq!(
+            self.kernel.test_run_egress(frame).unwrap(),
+            -1,
+            "{name}: egress only looks"
+        );
+        let events = self.host.take_events();
+        assert_eq!(
+            events,
+            self.kernel.take_events().unwrap(),
+            "{name}: egress events differ"
+        );
+        events
     }
 
     /// Packets counted in all, enforced and simulated.

@@ -1,0 +1,80 @@
+//! Packets that leave: the server's own answers tell what became of a request, without any log.
+//!
+//! Only observed: nothing is delayed, changed or dropped on the way out.
+
+use super::{Content, Due, Subject, Tables, due, protection, send, source_key};
+use crate::{
+    abi::EventKind,
+    packet::{self, Ip, Packet, Ports, Transport},
+    sip::{Class, classify},
+};
+
+/// Reports a final response that leaves a protected port to its remote party.
+#[inline(always)]
+pub fn observe<P: Packet, T: Tables>(packet: &P, tables: &T) {
+    let Some(config) = tables.config() else { return };
+    let Ok(network) = packet::network(packet) else {
+        return;
+    };
+    let Transport::Ports(ports) = packet::transport(packet, &network, tables) else {
+        return;
+    };
+    // To the tables the remote party is the source, as it is for what it sends.
+    let ports = Ports {
+        protocol: tables.forget(ports.protocol as u64) as u8,
+        source: ports.destination,
+        destination: ports.source,
+        payload: tables.forget(ports.payload as u64) as usize,
+        payload_len: tables.forget(ports.payload_len as u64) as usize,
+    };
+    if protection(tables, &ports) != Content::Protected {
+        return;
+    }
+    let Some((remote, local)) = remote(packet, &network) else {
+        return;
+    };
+    let packet = &packet.again();
+    let head = packet.head(ports.payload, ports.payload_len).0;
+    if !matches!(classify(&head, ports.payload_len), Class::Response) || is_provisional(&head) {
+        return;
+    }
+    let subject = Subject {
+        source: remote,
+        destination: tables.forget(local as u64) as usize,
+        content: Content::Protected,
+        ports,
+        reach: tables.forget(network.end as u64) as usize,
+        now: tables.now(),
+    };
+    let key = source_key(config, remote, Class::Response);
+    let due = due(
+        tables,
+        config,
+        subject.now,
+        (EventKind::Response, Class::Response),
+        key,
+    );
+    if due != Due::NONE {
+        send(packet, tables, config, &subject, due);
+    }
+}
+
+/// The remote party, and where our own address lies.
+#[inline(always)]
+fn remote<P: Packet>(packet: &P, network: &packet::Network) -> Option<(Ip, usize)> {
+    let offset = network.destination;
+    match network.source {
+        Ip::V4(_) => Some((Ip::V4(u32::from_be_bytes(packet.read(offset)?)), offset - 4)),
+        Ip::V6(_) => {
+            let high = u64::from_be_bytes(packet.read(offset)?);
+            let low = u64::from_be_bytes(packet.read(offset + 8)?);
+            Some((Ip::V6([high, low]), offset - 16))
+        }
+    }
+}
+
+/// `SIP/2.0 1xx`: more will follow.
+#[inline(always)]
+const fn is_provisional(head: &[u8; crate::sip::HEAD]) -> bool {
+    head[8] == b'1'
+}

@@ -1,0 +1,188 @@
+//! Trust, the budget of unknown sources, copies of dropped frames, and the server's answers: host and kernel equal.
+
+use std::{net::IpAddr, time::Duration};
+
+use sip_filter::bans::Scope;
+use sip_filter_common::{
+    abi::{Config, EventKind, Limit, flags},
+    verdict::Reason,
+};
+
+use crate::{
+    NOW,
+    frames::{CLIENT4, Frame, SERVER4, client6, request, server6},
+    kernel_or_skip,
+    pair::{Pair, config},
+    reason,
+};
+
+#[test]
+fn trusted_sources_have_limits_of_their_own_until_trust_ends() {
+    if !kernel_or_skip("trusted_sources_have_limits_of_their_own_until_trust_ends") {
+        return;
+    }
+    for (source, target) in [
+        (IpAddr::from(CLIENT4), "203.0.113.7"),
+        (client6().into(), "2001:db8:1:2::/64"),
+    ] {
+        let mut pair = Pair::new(&config());
+        pair.trust(target, Some(NOW + Duration::from_secs(60)));
+        let frame = Frame::udp(source, &request("INVITE")).build();
+        let passed = |pair: &mut Pair, now| {
+            let verdicts = (0..80).map(|_| pair.run("invite", &frame, now).0.reason);
+            verdicts.filter(|reason| *reason == Reason::PassRequest).count()
+        };
+        assert_eq!(passed(&mut pair, NOW), 50, "{target}: burst of a trusted source");
+        assert_eq!(
+            passed(&mut pair, NOW + Duration::from_secs(90)),
+            5,
+            "{target}: trust ended"
+        );
+        pair.trust(target, None);
+        assert_eq!(passed(&mut pair, NOW + Duration::from_secs(120)), 5, "{target}");
+    }
+}
+
+#[test]
+fn unknown_sources_share_a_budget_and_trusted_ones_do_not_compete() {
+    if !kernel_or_skip("unknown_sources_share_a_budget_and_trusted_ones_do_not_compete") {
+        return;
+    }
+    let mut pair = Pair::new(&Config {
+        unknown_budget: [Limit::new(100, 1_000_000_000, 200); 8],
+        ..config()
+    });
+    pair.trust("203.0.113.7", Some(NOW + Duration::from_secs(60)));
+    let customer = Frame::udp(CLIENT4, &request("REGISTER"));
+    let (mut admitted, mut over_budget) = (0_u32, 0);
+    for n in 0..2_000_u32 {
+        // each packet from a source of its own, 1,000 a second
+        let source = IpAddr::from([10, 1, (n >> 8) as u8, n as u8]);
+        let frame = Frame::udp(source, &request("REGISTER")).build();
+        match pair
+            .run("spoofed", &frame, NOW + Duration::from_millis(1) * n)
+            .0
+            .reason
+        {
+            Reason::PassRequest => admitted += 1,
+            Reason::DropUnknownBudget => over_budget += 1,
+            other => panic!("{other:?}"),
+        }
+        if n % 200 == 0 {
+            let (decision, _) = pair.run("customer", &customer.build(), NOW + Duration::from_millis(1) * n);
+            assert_eq!(
+                decision.reason,
+                Reason::PassRequest,
+                "a trusted customer at packet {n}"
+            );
+        }
+    }
+    // two seconds at 100/s after a burst of 200, to a batch of 16
+    assert!((384..=416).contains(&admitted), "{admitted}");
+    assert_eq!(admitted + over_budget, 2_000);
+}
+
+#[test]
+fn dropped_frames_are_copied_only_when_asked_for() {
+    if !kernel_or_skip("dropped_frames_are_copied_only_when_asked_for") {
+        return;
+    }
+    for (asked, copies) in [(0, 0), (flags::CAPTURE_DROPS, 8)] {
+        let mut pair = Pair::new(&Config {
+            flags: asked,
+            ..config()
+        });
+        pair.ban("2001:db8:1:2::/64", Scope::All, None);
+        let frame = Frame::udp(client6(), &request("INVITE")).vlan(0x8100).build();
+        let mut events = Vec::new();
+        for _ in 0..20 {
+            events.extend(pair.run("banned", &frame, NOW).1);
+        }
+        assert_eq!(events.len(), copies);
+        for (header, copy) in events {
+            assert_eq!(header.kind, EventKind::Dropped as u8);
+            assert_eq!(header.class, Reason::DropBanAddress as u8);
+            assert_eq!(copy, frame);
+        }
+    }
+}
+
+#[test]
+fn final_responses_are_reported_to_their_remote_party() {
+    if !kernel_or_skip("final_responses_are_reported_to_their_remote_party") {
+        return;
+    }
+    let response = |status: &str| {
+        format!("SIP/2.0 {status}\r\nVia: SIP/2.0/UDP 203.0.113.7\r\nCSeq: 1 REGISTER\r\n\r\n").into_bytes()
+    };
+    for (server, client) in [
+        (IpAddr::from(SERVER4), IpAddr::from(CLIENT4)),
+        (server6().into(), client6().into()),
+    ] {
+        let mut pair = Pair::new(&config());
+        let leaving = |payload: &[u8], port| {
+            let frame = Frame {
+                destination: client,
+                ports: (port, 40_000),
+                ..Frame::udp(server, payload)
+            };
+            frame.build()
+        };
+        let payload = response("401 Unauthorized");
+        let events = pair.leave("401", &leaving(&payload, 5060), NOW);
+        let [(header, excerpt)] = &events[..] else {
+            panic!("{events:?}")
+        };
+        assert_eq!(header.kind, EventKind::Response as u8);
+        assert_eq!(
+            (header.source.to_ip(), header.destination.to_ip()),
+            (client, server)
+        );
+        assert_eq!((header.source_port, header.destination_port), (40_000, 5060));
+        assert_eq!(excerpt, &payload);
+        for (name, frame) in [
+            ("provisional", leaving(&response("183 Session Progress"), 5060)),
+            ("another port", leaving(&payload, 5070)),
+            ("a request", leaving(&request("OPTIONS"), 5060)),
+            ("keep-alive", leaving(b"\r\n\r\n", 5060)),
+            (
+                "fragment",
+                Frame {
+                    fragment: Some((10, false)),
+                    ..Frame::udp(server, &payload)
+                }
+                .build(),
+            ),
+        ] {
+            assert_eq!(pair.leave(name, &frame, NOW), [], "{name}");
+        }
+        let many: usize = (0..20)
+            .map(|_| pair.leave("many", &leaving(&payload, 5060), NOW).len())
+            .sum();
+        assert_eq!(many, 3, "four a window");
+        let tcp = Frame {
+            destination: client,
+            ports: (5061, 40_001),
+            ..Frame::tcp(server, &response("200 OK"))
+        };
+        assert_eq!(
+            pair.leave("tcp", &tcp.build(), NOW + Duration::from_secs(1))
+                .len(),
+            1
+        );
+    }
+}
+
+#[test]
+fn a_forged_flood_in_a_customers_name_leaves_other_customers_alone() {
+    if !kernel_or_skip("a_forged_flood_in_a_customers_name_leaves_other_customers_alone") {
+        return;
+    }
+    let mut pair = Pair::new(&config());
+    let flood = Frame::udp(CLIENT4, &request("REGISTER"));
+    for _ in 0..500 {
+        let _ = reason(&mut pair, "flood", &flood);
+    }
+    let neighbour = Frame::udp(IpAddr::from([203, 0, 113, 8]), &request("REGISTER"));
+    assert_eq!(reason(&mut pair, "neighbour", &neighbour), Reason::PassRequest);
+}
