@@ -205,9 +205,16 @@ fn reasons_as_in_source(file: &File) -> Vec<Finding> {
     if file.path != "README.md" {
         return Vec::new();
     }
-    let place = |marker| file.lines().find(|(_, line)| *line == marker).map(|(number, _)| number);
+    let place = |marker| {
+        file.lines()
+            .find(|(_, line)| *line == marker)
+            .map(|(number, _)| number)
+    };
     let (Some(begin), Some(end)) = (place(REASONS_BEGIN), place(REASONS_END)) else {
-        return vec![(1, format!("no table of reasons between `{REASONS_BEGIN}` and `{REASONS_END}`"))];
+        return vec![(
+            1,
+            format!("no table of reasons between `{REASONS_BEGIN}` and `{REASONS_END}`"),
+        )];
     };
     let mut found = file
         .lines()
