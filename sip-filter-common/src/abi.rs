@@ -252,7 +252,7 @@ pub struct EventHeader {
 pub struct Counters {
     /// Packets and bytes by reason and family: index with [`counter_index`].
     pub by_reason: [u64; COUNTER_WORDS],
-    /// Packets to protected ports by [`Class`], whatever became of them.
+    /// Packets to protected ports by [`Class`], admitted or over their limit; not those that a ban stopped.
     pub by_class: [u64; Class::COUNT],
     /// Events that found the ring buffer full.
     pub events_lost: u64,

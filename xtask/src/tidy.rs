@@ -3,6 +3,7 @@
 use std::{fs, process::Command};
 
 use anyhow::{Context as _, bail};
+use sip_filter_common::verdict::Reason;
 
 use crate::process::{output, workspace};
 
@@ -13,14 +14,19 @@ const MAX_LINES: usize = 600;
 type Finding = (usize, String);
 
 /// The rules. Each sees one file.
-const RULES: [fn(&File) -> Vec<Finding>; 6] = [
+const RULES: [fn(&File) -> Vec<Finding>; 7] = [
     aya_only_in_dataplane,
     packet_memory_in_one_module,
     common_without_std,
     no_allow,
     short_files,
     no_machine_paths,
+    reasons_as_in_source,
 ];
+
+/// Where the table of reasons begins and ends in the README.
+const REASONS_BEGIN: &str = "<!-- reasons:begin -->";
+const REASONS_END: &str = "<!-- reasons:end -->";
 
 /// A file of the source tree, its path relative to the root.
 struct File {
@@ -182,6 +188,55 @@ fn no_machine_paths(file: &File) -> Vec<Finding> {
         .collect()
 }
 
+/// The table of reasons, line by line, as the README has to have it.
+fn reasons_table() -> Vec<String> {
+    let mut table = vec![
+        "| No. | Reason | Meaning |".to_owned(),
+        "|---|---|---|".to_owned(),
+    ];
+    table.extend(Reason::ALL.iter().map(|reason| {
+        let meaning = reason.describe().replace('|', "\\|");
+        format!("| {} | `{}` | {meaning} |", *reason as u8, reason.name())
+    }));
+    table
+}
+
+fn reasons_as_in_source(file: &File) -> Vec<Finding> {
+    if file.path != "README.md" {
+        return Vec::new();
+    }
+    let place = |marker| {
+        file.lines()
+            .find(|(_, line)| *line == marker)
+            .map(|(number, _)| number)
+    };
+    let (Some(begin), Some(end)) = (place(REASONS_BEGIN), place(REASONS_END)) else {
+        return vec![(
+            1,
+            format!("no table of reasons between `{REASONS_BEGIN}` and `{REASONS_END}`"),
+        )];
+    };
+    let mut found = file
+        .lines()
+        .skip(begin)
+        .take_while(|(number, _)| *number < end)
+        .filter(|(_, line)| !line.is_empty());
+    let mut wanted = reasons_table().into_iter();
+    loop {
+        let (number, difference) = match (found.next(), wanted.next()) {
+            (None, None) => return Vec::new(),
+            (Some((_, line)), Some(wanted)) if line == wanted => continue,
+            (Some((number, _)), Some(wanted)) => (number, format!("must read `{wanted}`")),
+            (Some((number, _)), None) => (number, "is of no reason".to_owned()),
+            (None, Some(wanted)) => (end, format!("lacks `{wanted}`")),
+        };
+        return vec![(
+            number,
+            format!("the table of reasons differs from sip-filter-common/src/verdict.rs: {difference}"),
+        )];
+    }
+}
+
 /// `cargo xtask tidy`
 pub(crate) fn run() -> anyhow::Result<()> {
     let files = source_files()?;
@@ -310,5 +365,31 @@ mod tests {
             .replace("WORK", "work")
             .replace("ROOT", "root");
         assert_eq!(lines(no_machine_paths, "README.md", &text), [1, 2]);
+    }
+
+    #[test]
+    fn a_table_of_reasons_that_differs_from_the_source_is_found() {
+        let readme = |rows: &[String]| {
+            let mut text = vec!["# x".to_owned(), REASONS_BEGIN.to_owned()];
+            text.extend_from_slice(rows);
+            text.extend([String::new(), REASONS_END.to_owned()]);
+            text.join("\n")
+        };
+        let check = |text: &str| lines(reasons_as_in_source, "README.md", text);
+        let table = reasons_table();
+        assert_eq!(table.len(), Reason::ALL.len() + 2);
+        assert!(check(&readme(&table)).is_empty());
+
+        let mut reworded = table.clone();
+        reworded[3] = reworded[3].replace("IP traffic", "Traffic");
+        assert_eq!(check(&readme(&reworded)), [6]);
+        let mut missing = table.clone();
+        missing.pop();
+        assert_eq!(check(&readme(&missing)), [4 + missing.len()], "at the end");
+        let mut retired = table.clone();
+        retired.push("| 63 | `drop-nothing` | Was here once. |".to_owned());
+        assert_eq!(check(&readme(&retired)), [3 + table.len()]);
+        assert_eq!(check("# no table\n"), [1]);
+        assert!(lines(reasons_as_in_source, "docs/README.md", "").is_empty());
     }
 }

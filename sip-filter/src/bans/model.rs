@@ -164,7 +164,7 @@ pub struct Ban {
     pub created: SystemTime,
     /// When it ends; `None` is permanent.
     pub expires: Option<SystemTime>,
-    /// Packets dropped by it. Exact up to 15 a second, an unbiased estimate above.
+    /// Packets dropped by it. Exact up to 31 a second (for networks always), an unbiased estimate above.
     pub hits: u64,
     /// When the last one was dropped, to about a second.
     pub last_hit: Option<SystemTime>,

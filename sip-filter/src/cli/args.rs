@@ -101,7 +101,7 @@ pub enum Verb {
     Export(ExportArgs),
     /// Show mode, interfaces, counters and tables
     Status,
-    /// Show the sources that send most of what is dropped
+    /// Show the bans that have stopped the most packets
     Top(TopArgs),
     /// Show the latest events
     Events(EventsArgs),
@@ -167,7 +167,7 @@ pub struct BanArgs {
     /// What to stop: `sip` is traffic to protected ports, `all` is everything.
     #[arg(long, default_value = "sip", value_name = "sip|all", value_parser = scope)]
     pub scope: Scope,
-    /// Ban a prefix that is wider than the configuration permits.
+    /// Ban a network that is wider than the configuration permits, or in which this host lies.
     #[arg(long)]
     pub force: bool,
 }
@@ -258,7 +258,7 @@ pub struct ImportArgs {
     /// Say what would be done, and do nothing.
     #[arg(long)]
     pub dry_run: bool,
-    /// Ban prefixes that are wider than the configuration permits.
+    /// Ban networks that are wider than the configuration permits, or in which this host lies.
     #[arg(long)]
     pub force: bool,
 }

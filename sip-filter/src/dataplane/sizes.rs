@@ -9,7 +9,7 @@ pub struct TableSizes {
     pub ban6: u32,
     /// Banned single IPv6 addresses.
     pub ban6_hosts: u32,
-    /// Banned and allowed networks of each family.
+    /// Banned and allowed networks; the kernel has room for so many of each family.
     pub networks: u32,
     /// Sources, by traffic class, whose limits are remembered.
     pub sources: u32,

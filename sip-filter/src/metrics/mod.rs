@@ -1,6 +1,6 @@
 //! Numbers for Prometheus: one text, served over HTTP or written for node_exporter's textfile collector.
 //!
-//! The names are part of the interface (documented in docs and checked by a snapshot test). The text is the
+//! The names are part of the interface (documented in docs/metrics.md and checked by tests). The text is the
 //! exposition format 0.0.4 and not OpenMetrics, because node_exporter's textfile collector reads only the former;
 //! it carries no timestamps, because a file with one is refused whole.
 

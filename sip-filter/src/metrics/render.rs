@@ -165,12 +165,12 @@ fn makes_sense(reason: Reason, family: Family) -> bool {
 fn interfaces(page: &mut Page, interfaces: &[Interface]) -> Result<(), RenderError> {
     let requests = page.counter(
         "sip_filter_sip_requests_total",
-        "SIP requests to protected ports by method, whatever became of them.",
+        "SIP requests to protected ports by method, admitted or over their limit; not those that a ban stopped.",
         &["interface", "method"],
     )?;
     let payloads = page.counter(
         "sip_filter_other_payloads_total",
-        "Payloads to protected ports that are no SIP request, whatever became of them.",
+        "Payloads to protected ports that are no SIP request, admitted or over their limit; not those that a ban stopped.",
         &["interface", "class"],
     )?;
     let lost = page.counter(
@@ -425,6 +425,19 @@ pub(super) mod tests {
     #[test]
     fn text() {
         insta::assert_snapshot!(render(&snapshot()).unwrap());
+    }
+
+    #[test]
+    fn every_metric_is_documented() {
+        let page = include_str!("../../../docs/metrics.md");
+        let text = render(&snapshot()).unwrap();
+        let names = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+        let missing: Vec<_> = names
+            .filter(|name| !page.contains(&format!("`{name}`")))
+            .collect();
+        assert!(missing.is_empty(), "not in docs/metrics.md: {missing:?}");
     }
 
     /// Sum of all samples whose line begins so.

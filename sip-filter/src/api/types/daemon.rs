@@ -64,7 +64,7 @@ pub struct Status {
     pub counters: BTreeMap<String, u64>,
     /// Packets that simulate mode let pass, by the reason for which they would have been dropped.
     pub would_drop: BTreeMap<String, u64>,
-    /// Packets to protected ports by class.
+    /// Packets to protected ports by class, those stopped by bans not counted.
     pub classes: BTreeMap<String, u64>,
     /// Losses of the event path.
     pub events: EventCounts,
