@@ -161,6 +161,7 @@ impl Image for FakePlane {
         let state = self.0.state();
         vec![TableFill {
             name: "ban4",
+            setting: "tables.ban4",
             entries: state.bans.len(),
             capacity: state.room.unwrap_or(usize::MAX),
         }]

@@ -1,6 +1,9 @@
 //! Sums of what the CPUs counted.
 
-use sip_filter_common::abi::{self, Counters};
+use sip_filter_common::{
+    abi::{self, Counters, Family, counter_index},
+    verdict::Reason,
+};
 
 /// Counters at zero.
 pub(crate) fn zero() -> Box<Counters> {
@@ -28,4 +31,11 @@ pub(crate) fn add(sum: &mut Counters, part: &Counters) {
     }
     sum.events_lost += events_lost;
     sum.events_suppressed += events_suppressed;
+}
+
+/// Packets of a reason, enforced and simulated, of all families.
+pub(crate) fn packets(counters: &Counters, reason: Reason) -> u64 {
+    let index = |family, simulated| counter_index(reason as u8, family, simulated);
+    let both = |family| counters.by_reason[index(family, false)] + counters.by_reason[index(family, true)];
+    Family::ALL.map(both).iter().sum()
 }

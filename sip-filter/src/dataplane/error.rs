@@ -73,6 +73,16 @@ pub enum DataplaneError {
         /// The configured root.
         path: PathBuf,
     },
+    /// Somebody else's directory.
+    #[error(
+        "{path} belongs to user {owner}, who could swap the filter's tables; remove it, or set bpf.pin_root"
+    )]
+    ForeignPins {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+    },
     /// A pin.
     #[error("cannot write or read the pin {path}")]
     Pin {

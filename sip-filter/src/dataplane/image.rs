@@ -33,6 +33,9 @@ pub(crate) struct TableMemory {
 /// Told whenever the flags of the configuration have to change, before the call that caused it returns.
 pub(crate) type FlagsChanged = Box<dyn FnMut(u64) -> io::Result<()> + Send>;
 
+/// Packets stopped so far by bans of addresses and by bans of networks, exact.
+pub(crate) type Stopped = Box<dyn FnMut() -> [u64; 2] + Send>;
+
 pub(crate) struct TableImage<T> {
     interface: String,
     source_prefix6: u8,
@@ -45,6 +48,10 @@ pub(crate) struct TableImage<T> {
     network_capacity: usize,
     flags: u64,
     flags_changed: FlagsChanged,
+    /// Absent where nothing else counts.
+    stopped: Option<Stopped>,
+    /// Of what it says, how much was reported as hits.
+    reported: [u64; 2],
 }
 
 /// Where a target lives.
@@ -75,7 +82,15 @@ impl<T: Trie> TableImage<T> {
             network_capacity: network_capacity as usize,
             flags: 0,
             flags_changed,
+            stopped: None,
+            reported: [0; 2],
         }
+    }
+
+    /// Makes hits add up to what was really stopped, and spares the look at the tables when nothing was.
+    pub(crate) fn with_stopped(mut self, stopped: Stopped) -> Self {
+        self.stopped = Some(stopped);
+        self
     }
 
     fn place(&self, target: Target) -> Place {
@@ -108,6 +123,24 @@ impl<T: Trie> TableImage<T> {
         Ok(())
     }
 
+    /// Takes the hit counters of exact bans.
+    fn counted_by_address(&mut self) -> Vec<(Target, u64)> {
+        let mut counted = Vec::new();
+        self.ban4.take_hits(|key, hits| {
+            counted.push((Target::address(std::net::Ipv4Addr::from(key).into()), hits));
+        });
+        let prefix = self.source_prefix6;
+        self.ban6.take_hits(|key, hits| {
+            let address = std::net::Ipv6Addr::from(u128::from(key) << 64);
+            counted.push((Target::of_source(address.into(), prefix), hits));
+        });
+        self.ban6_host.take_hits(|[high, low], hits| {
+            let address = std::net::Ipv6Addr::from(u128::from(high) << 64 | u128::from(low));
+            counted.push((Target::address(address.into()), hits));
+        });
+        counted
+    }
+
     fn full(&self, table: &'static str, entries: usize, setting: &'static str) -> ImageError {
         ImageError::Full {
             interface: self.interface.clone(),
@@ -127,7 +160,11 @@ impl<T: Trie> TableImage<T> {
 
     fn network_error(&self, error: io::Error) -> ImageError {
         if error.raw_os_error() == Some(libc::ENOSPC) {
-            return self.full("network", self.networks.len(), "tables.networks");
+            return self.full(
+                "network",
+                self.networks.len().into_iter().max().unwrap_or(0),
+                "tables.networks",
+            );
         }
         self.kernel("network", error)
     }
@@ -159,15 +196,19 @@ impl<T: Trie> Image for TableImage<T> {
     }
 
     fn remove(&mut self, target: Target) -> Result<(), ImageError> {
-        match self.place(target) {
-            Place::V4(key) => drop(self.ban4.remove(key)),
-            Place::V6(key) => drop(self.ban6.remove(key)),
-            Place::Host6(key) => drop(self.ban6_host.remove(key)),
-            Place::Network(net) => self
-                .networks
-                .remove(net)
-                .map_err(|error| self.network_error(error))?,
-        }
+        let unreported = match self.place(target) {
+            Place::V4(key) => self.ban4.remove(key),
+            Place::V6(key) => self.ban6.remove(key),
+            Place::Host6(key) => self.ban6_host.remove(key),
+            Place::Network(net) => {
+                self.networks
+                    .remove(net)
+                    .map_err(|error| self.network_error(error))?;
+                None
+            }
+        };
+        // They are not anybody else's.
+        self.reported[0] += unreported.unwrap_or(0);
         self.publish_flags()
             .map_err(|error| self.kernel("configuration", error))
     }
@@ -219,40 +260,92 @@ impl<T: Trie> Image for TableImage<T> {
     }
 
     fn fill(&self) -> Vec<TableFill> {
-        let flat = |name, entries, slots: usize| TableFill {
+        let flat = |name, setting, entries, slots: usize| TableFill {
             name,
+            setting,
             entries,
             capacity: slots * 85 / 100,
         };
+        let [networks4, networks6] = self.networks.len();
+        let trie = |name, entries| TableFill {
+            name,
+            setting: "tables.networks",
+            entries,
+            capacity: self.network_capacity,
+        };
         vec![
-            flat("ban4", self.ban4.len(), self.ban4.capacity()),
-            flat("ban6", self.ban6.len(), self.ban6.capacity()),
-            flat("ban6_hosts", self.ban6_host.len(), self.ban6_host.capacity()),
-            flat("trust4", self.trust4.len(), self.trust4.capacity()),
-            flat("trust6", self.trust6.len(), self.trust6.capacity()),
-            TableFill {
-                name: "networks",
-                entries: self.networks.len(),
-                capacity: self.network_capacity,
-            },
+            flat("ban4", "tables.ban4", self.ban4.len(), self.ban4.capacity()),
+            flat("ban6", "tables.ban6", self.ban6.len(), self.ban6.capacity()),
+            flat(
+                "ban6_hosts",
+                "tables.ban6_hosts",
+                self.ban6_host.len(),
+                self.ban6_host.capacity(),
+            ),
+            flat(
+                "trust4",
+                "tables.trust",
+                self.trust4.len(),
+                self.trust4.capacity(),
+            ),
+            flat(
+                "trust6",
+                "tables.trust",
+                self.trust6.len(),
+                self.trust6.capacity(),
+            ),
+            trie("networks4", networks4),
+            trie("networks6", networks6),
         ]
     }
 
     fn take_hits(&mut self, report: &mut dyn FnMut(Target, u64)) {
-        self.ban4
-            .take_hits(|key, hits| report(Target::address(std::net::Ipv4Addr::from(key).into()), hits));
-        let prefix = self.source_prefix6;
-        self.ban6.take_hits(|key, hits| {
-            let address = std::net::Ipv6Addr::from(u128::from(key) << 64);
-            report(Target::of_source(address.into(), prefix), hits);
-        });
-        self.ban6_host.take_hits(|[high, low], hits| {
-            let address = std::net::Ipv6Addr::from(u128::from(high) << 64 | u128::from(low));
-            report(Target::address(address.into()), hits);
-        });
-        self.networks
-            .take_hits(&mut |net, hits| report(Target::network(net), hits));
+        let Some(stopped) = &mut self.stopped else {
+            let counted = self.counted_by_address();
+            counted
+                .into_iter()
+                .for_each(|(target, hits)| report(target, hits));
+            return self
+                .networks
+                .take_hits(&mut |net, hits| report(Target::network(net), hits));
+        };
+        let [by_address, by_network] = stopped();
+        let exact = by_address.saturating_sub(self.reported[0]);
+        if exact > 0 {
+            let hits = scaled(self.counted_by_address(), exact);
+            self.reported[0] += hits.iter().map(|(_, hits)| hits).sum::<u64>();
+            hits.into_iter().for_each(|(target, hits)| report(target, hits));
+        }
+        if by_network > self.reported[1] {
+            self.reported[1] = by_network;
+            self.networks
+                .take_hits(&mut |net, hits| report(Target::network(net), hits));
+        }
     }
+}
+
+/// Hits up to this are exact, see [`sip_filter_common::table`].
+const EXACT_HITS: u64 = 31;
+
+/// Brings estimated hits to the exact number of packets that all of them together stopped. A single flooder's are exact
+/// then, and of several at least the sum is.
+fn scaled(mut counted: Vec<(Target, u64)>, exact: u64) -> Vec<(Target, u64)> {
+    let sum = |estimated: bool, counted: &[(Target, u64)]| -> u64 {
+        let kind = counted
+            .iter()
+            .filter(|(_, hits)| (*hits > EXACT_HITS) == estimated);
+        kind.map(|(_, hits)| hits).sum()
+    };
+    let (small, estimated) = (sum(false, &counted), sum(true, &counted));
+    if estimated == 0 {
+        return counted;
+    }
+    let wanted = u128::from(exact.saturating_sub(small).max(1));
+    for (_, hits) in counted.iter_mut().filter(|(_, hits)| *hits > EXACT_HITS) {
+        let share = u128::from(*hits) * wanted / u128::from(estimated);
+        *hits = u64::try_from(share).unwrap_or(u64::MAX).max(1);
+    }
+    counted
 }
 
 fn high(address: std::net::Ipv6Addr) -> u64 {
@@ -264,4 +357,28 @@ fn fate(ban: KernelBan) -> Fate {
         .expires
         .map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     Fate::new(expires, ban.scope == Scope::All)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn estimates_are_brought_to_the_exact_sum() {
+        let target = |n: u8| Target::address([10, 0, 0, n].into());
+        let one = scaled(vec![(target(1), 700), (target(2), 20)], 920);
+        assert_eq!(
+            one,
+            [(target(1), 900), (target(2), 20)],
+            "one flooder is exact, small ones untouched"
+        );
+        let two = scaled(vec![(target(1), 100), (target(2), 300)], 800);
+        assert_eq!(two, [(target(1), 200), (target(2), 600)]);
+        assert_eq!(
+            scaled(vec![(target(1), 5)], 900),
+            [(target(1), 5)],
+            "nothing estimated, nothing scaled"
+        );
+        assert_eq!(scaled(Vec::new(), 5), []);
+    }
 }

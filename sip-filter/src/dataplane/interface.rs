@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -300,19 +301,6 @@ pub fn detach(name: &str, pin_root: &Path) -> Result<bool, DataplaneError> {
     Ok(found)
 }
 
-/// Interfaces with pins under this root, of whatever version.
-#[must_use]
-pub fn pinned_interfaces(pin_root: &Path) -> Vec<String> {
-    let versions = fs::read_dir(pin_root).into_iter().flatten().flatten();
-    let mut names: Vec<String> = versions
-        .flat_map(|version| fs::read_dir(version.path()).into_iter().flatten().flatten())
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect();
-    names.sort_unstable();
-    names.dedup();
-    names
-}
-
 fn check_kernel() -> Result<(), DataplaneError> {
     let (major, minor, patch) = MINIMUM_KERNEL;
     if KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(major, minor, patch)) {
@@ -349,7 +337,11 @@ fn pin_directory(root: &Path, interface: &str) -> Result<PathBuf, DataplaneError
         });
     }
     let directory = root.join(format!("v{ABI_VERSION}")).join(interface);
-    fs::create_dir_all(&directory).map_err(|error| match error.kind() {
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&directory);
+    made.map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => DataplaneError::Permission {
             what: "write to the BPF file system",
         },
@@ -358,7 +350,26 @@ fn pin_directory(root: &Path, interface: &str) -> Result<PathBuf, DataplaneError
             source: error.into(),
         },
     })?;
+    for path in directory.ancestors().take(3) {
+        check_owner(path)?;
+    }
     Ok(directory)
+}
+
+/// A BPF file system is writable for everybody unless mounted otherwise: whoever made our directory first could swap
+/// what is pinned in it.
+fn check_owner(path: &Path) -> Result<(), DataplaneError> {
+    let owner = fs::metadata(path).map_err(|error| DataplaneError::Pin {
+        path: path.to_owned(),
+        source: error.into(),
+    })?;
+    if owner.uid() == nix::unistd::geteuid().as_raw() {
+        return Ok(());
+    }
+    Err(DataplaneError::ForeignPins {
+        path: path.to_owned(),
+        owner: owner.uid(),
+    })
 }
 
 /// The directory of the pins is the lock: it belongs to root, and the kernel forgets the lock when its holder dies.

@@ -20,7 +20,7 @@ use std::time::Duration;
 pub use error::DataplaneError;
 pub use events::EventStream;
 pub use host::HostPlane;
-pub use interface::{AttachMode, Interface, Prepared, detach, pinned_interfaces};
+pub use interface::{AttachMode, Interface, Prepared, detach};
 pub use kernel_log::KernelLog;
 pub use program::{LoadOptions, LoadedProgram};
 pub use sizes::TableSizes;
@@ -125,8 +125,10 @@ pub enum Egress {
 /// How full a table is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableFill {
-    /// Its name, as in the configuration.
+    /// Its name.
     pub name: &'static str,
+    /// The configuration's key for its size.
+    pub setting: &'static str,
     /// Entries in it.
     pub entries: usize,
     /// Entries it can hold.

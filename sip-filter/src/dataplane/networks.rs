@@ -76,17 +76,18 @@ impl<T: Trie> Networks<T> {
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+    /// Entries of IPv4 and of IPv6.
+    pub(crate) fn len(&self) -> [usize; 2] {
+        [self.count4, self.entries.len() - self.count4]
     }
 
     /// Flags of [`sip_filter_common::abi::Config`] that tell the kernel when to ask.
     pub(crate) fn flags(&self) -> u64 {
         let mut bits = 0;
-        if self.count4 > 0 {
+        if self.len()[0] > 0 {
             bits |= flags::NETWORKS4;
         }
-        if self.entries.len() > self.count4 {
+        if self.len()[1] > 0 {
             bits |= flags::NETWORKS6;
         }
         if self.wide4 > 0 {

@@ -12,11 +12,17 @@ use sip_filter_common::{
     abi::{Config, Control, EventHeader, Local, Meta},
     pipeline::{COVER_WORDS, NetworkValue},
     table::{Fate, HostLine},
+    verdict::Reason,
 };
 
 use super::{
-    DataplaneError, TableSizes, config_switch::ConfigSwitch, counters, image::TableMemory, memory::Words,
-    networks::Trie, ports::port_bitmap,
+    DataplaneError, TableSizes,
+    config_switch::ConfigSwitch,
+    counters,
+    image::{Stopped, TableMemory},
+    memory::Words,
+    networks::Trie,
+    ports::port_bitmap,
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sip-filter-ebpf"));
@@ -141,7 +147,10 @@ impl LoadedProgram {
             memory,
             (trie, sizes.networks),
             Box::new(switch.flags_setter()),
-        );
+        )
+        .with_stopped(stopped(
+            PerCpuArray::try_from(map_again(&ebpf, "LOCAL")?).map_err(DataplaneError::map)?,
+        ));
         xdp(&mut ebpf)?.load().map_err(DataplaneError::program)?;
         classifier(&mut ebpf)?.load().map_err(DataplaneError::program)?;
         Ok((
@@ -253,6 +262,20 @@ impl LoadedProgram {
     pub(crate) fn events(&self) -> Result<RingBuf<MapData>, DataplaneError> {
         RingBuf::try_from(map_again(&self.ebpf, "EVENTS")?).map_err(DataplaneError::map)
     }
+}
+
+/// Counts of packets stopped by bans; as before, should the kernel not tell.
+fn stopped(local: PerCpuArray<MapData, PodLocal>) -> Stopped {
+    let mut last = [0; 2];
+    Box::new(move || {
+        if let Ok(values) = local.get(&0, 0) {
+            last = [Reason::DropBanAddress, Reason::DropBanNetwork].map(|reason| {
+                let of_cpu = |PodLocal(local): &PodLocal| counters::packets(&local.counters, reason);
+                values.iter().map(of_cpu).sum()
+            });
+        }
+        last
+    })
 }
 
 /// The program for packets that leave.

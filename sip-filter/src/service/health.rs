@@ -63,8 +63,8 @@ fn of_controller(controller: &mut Controller) -> Vec<HealthCheck> {
                     name: format!("table-{}-{name}", table.name),
                     ok: false,
                     message: format!(
-                        "table {} of {name} holds {} of {} entries; raise `tables.{}`",
-                        table.name, table.entries, table.capacity, table.name
+                        "table {} of {name} holds {} of {} entries; raise `{}`",
+                        table.name, table.entries, table.capacity, table.setting
                     ),
                 });
             }

@@ -438,6 +438,36 @@ fn random_packets_agree() {
 }
 
 #[test]
+fn hits_of_a_flooder_are_exact() {
+    if !kernel_or_skip("hits_of_a_flooder_are_exact") {
+        return;
+    }
+    let mut pair = Pair::new(&config());
+    pair.ban("203.0.113.7", Scope::Sip, None);
+    pair.ban("203.0.113.8", Scope::Sip, None);
+    let flooder = Frame::udp(CLIENT4, &request("OPTIONS")).build();
+    let other = Frame::udp(
+        "203.0.113.8".parse::<std::net::IpAddr>().unwrap(),
+        &request("OPTIONS"),
+    )
+    .build();
+    for round in 1..4 {
+        for n in 0..1_000 {
+            let _ = pair.run("flooder", &flooder, NOW);
+            if n % 100 == 0 {
+                let _ = pair.run("other", &other, NOW);
+            }
+        }
+        let hits = [("203.0.113.7", 1_000), ("203.0.113.8", 10)];
+        assert_eq!(
+            pair.hits(),
+            hits.map(|(target, count)| (target.parse().unwrap(), count)),
+            "round {round}"
+        );
+    }
+}
+
+#[test]
 fn the_verifier_has_little_work() {
     if !kernel_or_skip("the_verifier_has_little_work") {
         return;

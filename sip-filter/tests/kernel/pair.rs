@@ -139,8 +139,14 @@ impl Pair {
             hits.sort_unstable();
             hits
         });
-        assert_eq!(host, kernel);
-        host
+        // Up to 31 both count exactly; above, the kernel's are brought to the exact sum, the host's stay estimates.
+        let exact = |hits: &[(Target, u64)]| -> Vec<_> {
+            hits.iter()
+                .map(|(target, count)| (*target, (*count).min(32)))
+                .collect()
+        };
+        assert_eq!(exact(&host), exact(&kernel));
+        kernel
     }
 
     /// What the verifier looked at when it loaded the program.

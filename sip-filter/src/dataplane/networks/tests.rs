@@ -77,7 +77,7 @@ fn allowed_networks_win_inside_and_around() {
     assert_ne!(find(&networks, "2001:db8:1::5").unwrap().allowed, 0);
     networks.set_allowed(&[]).unwrap();
     assert_eq!(find(&networks, "198.51.100.7").unwrap().allowed, 0);
-    assert_eq!(networks.len(), 2);
+    assert_eq!(networks.entries.len(), 2);
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn a_full_trie_changes_nothing() {
     let error = networks.put(net("192.0.0.0/16"), until(99)).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
     assert_eq!(networks.trie.0.0, before);
-    assert_eq!(networks.len(), 2);
+    assert_eq!(networks.entries.len(), 2);
     assert_eq!(networks.covered.len(), 2, "no coverage left behind");
 }
 
