@@ -57,6 +57,17 @@ fn a_ban_ends_on_time_without_the_daemon() {
     // The kernel keeps the end to 268 ms.
     thread::sleep(Duration::from_millis(5_300).saturating_sub(banned.elapsed()));
     assert_eq!(passed(&rig, &probes).len(), probes.len());
+    // The next daemon knows, and remembers.
+    let daemon = rig.start("main", &[]);
+    assert!(daemon.bans().is_empty());
+    let check = daemon.ask(&["check", "198.51.100.7", "-o", "json"]);
+    assert_eq!(check.code, Some(1));
+    assert!(
+        check.stdout.contains("\"ended_by\": \"expired\"")
+            || check.stdout.contains("\"ended_by\":\"expired\""),
+        "{check:?}"
+    );
+    assert_eq!(passed(&rig, &probes).len(), probes.len());
 }
 
 #[test]
