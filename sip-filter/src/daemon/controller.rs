@@ -150,6 +150,13 @@ impl Controller {
         Ok(())
     }
 
+    /// Takes every data plane that was attached anew off again, after a start that failed.
+    pub(super) fn give_up(&mut self) {
+        for plane in &mut self.planes {
+            plane.give_up();
+        }
+    }
+
     /// Takes over the addresses of this host; kernel tables follow if they changed. Bans that exist stay: the kernel
     /// program exempts own addresses.
     pub fn set_own(&mut self, addresses: Vec<IpAddr>) {

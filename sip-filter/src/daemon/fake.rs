@@ -117,6 +117,10 @@ impl Plane for FakePlane {
         self.0.state().attached = false;
         Ok(())
     }
+
+    fn give_up(&mut self) {
+        self.0.state().attached = false;
+    }
 }
 
 impl Image for FakePlane {

@@ -164,6 +164,12 @@ impl Plane for LivePlane {
             State::Prepared(_) | State::Gone => Ok(()),
         }
     }
+
+    fn give_up(&mut self) {
+        if let State::Attached(interface) = std::mem::replace(&mut self.state, State::Gone) {
+            interface.give_up();
+        }
+    }
 }
 
 /// New for every load: nobody outside can learn how addresses fall into buckets.

@@ -63,4 +63,8 @@ pub trait Plane: Send {
     /// # Errors
     /// If the kernel refuses.
     fn detach(&mut self) -> Result<(), DataplaneError>;
+
+    /// Undoes [`Self::attach`] for a start that failed later: what it attached anew is taken off again, what took the
+    /// place of an earlier run's program stays.
+    fn give_up(&mut self);
 }

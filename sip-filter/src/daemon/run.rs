@@ -10,7 +10,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    ControlError, ControlHandle, Controller, Detector, Plane, chain,
+    ControlError, ControlHandle, Controller, Detector, PacketEvent, Plane, chain,
     journal::{JournalEvent, JournalKind},
     own_addresses,
     watch::watch,
@@ -65,7 +65,7 @@ impl Daemon {
     /// Services (API, metrics) are started by the caller with [`Daemon::handle`] and [`Daemon::spawn`].
     ///
     /// # Errors
-    /// [`StartError`].
+    /// [`StartError`]; what was attached anew is taken off again then.
     pub fn start(
         source: Source,
         config: Config,
@@ -91,26 +91,17 @@ impl Daemon {
             detector.restore_offences(target, count, ended);
         }
 
-        let (sink, events) = mpsc::channel(BATCHES);
-        for plane in planes {
-            let name = plane.name().to_owned();
-            controller.add_plane(plane, clock)?;
-            tracing::info!(interface = name, bans = controller.bans().len(), "filtering");
-        }
-        for plane in controller.planes_mut() {
-            let started = plane.start_events(sink.clone());
-            started.map_err(|source| ControlError::Attach {
-                interface: plane.name().to_owned(),
-                source,
-            })?;
-        }
-        drop(sink);
-
+        let events = match attach(&mut controller, planes, clock) {
+            Ok(events) => events,
+            Err(error) => {
+                controller.give_up();
+                return Err(error);
+            }
+        };
         let (instruct, instructions) = std_mpsc::channel();
         let handle = ControlHandle::new(controller, source, instruct);
-        let tasks = TaskTracker::new();
         let runtime = tokio::runtime::Handle::current();
-        let watcher = thread::Builder::new().name("detect".to_owned()).spawn({
+        let started = signals(handle.clone(), shutdown.clone()).and_then(|signals| {
             let watch = watch(
                 handle.clone(),
                 detector,
@@ -119,10 +110,19 @@ impl Daemon {
                 prefix6,
                 shutdown.clone(),
             );
-            move || runtime.block_on(watch)
-        })?;
+            let thread = thread::Builder::new().name("detect".to_owned());
+            Ok((signals, thread.spawn(move || runtime.block_on(watch))?))
+        });
+        let (signals, watcher) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                handle.with(|controller, _| controller.give_up());
+                return Err(error.into());
+            }
+        };
+        let tasks = TaskTracker::new();
         tasks.spawn(regular_work(handle.clone(), shutdown.clone()));
-        tasks.spawn(signals(handle.clone(), shutdown.clone())?);
+        tasks.spawn(signals);
         Ok(Self {
             handle,
             shutdown,
@@ -179,6 +179,28 @@ impl Daemon {
             tracing::error!(%error, "the stop was not orderly");
         }
     }
+}
+
+/// Puts all planes in force and opens the channel of their events.
+fn attach(
+    controller: &mut Controller,
+    planes: Vec<Box<dyn Plane>>,
+    clock: Clock,
+) -> Result<mpsc::Receiver<Vec<PacketEvent>>, StartError> {
+    let (sink, events) = mpsc::channel(BATCHES);
+    for plane in planes {
+        let name = plane.name().to_owned();
+        controller.add_plane(plane, clock)?;
+        tracing::info!(interface = name, bans = controller.bans().len(), "filtering");
+    }
+    for plane in controller.planes_mut() {
+        let started = plane.start_events(sink.clone());
+        started.map_err(|source| ControlError::Attach {
+            interface: plane.name().to_owned(),
+            source,
+        })?;
+    }
+    Ok(events)
 }
 
 /// What is to be done each second, on a blocking thread since it may wait for the lock.

@@ -45,8 +45,7 @@ pub enum AttachMode {
 pub struct Prepared {
     name: String,
     index: u32,
-    directory: PathBuf,
-    lock: Flock<File>,
+    reserved: Reserved,
     program: LoadedProgram,
     seed: [u64; 2],
 }
@@ -56,11 +55,25 @@ pub struct Interface {
     name: String,
     mode: XdpMode,
     egress: Egress,
+    /// Nothing of ours was attached before.
+    is_new: bool,
     program: LoadedProgram,
-    directory: PathBuf,
+    reserved: Reserved,
     /// Keeps the link's file descriptor; the pin keeps the link.
     _link: XdpLink,
+}
+
+/// The directory of an interface's pins, held by a lock on it. One in which nothing was pinned goes again.
+struct Reserved {
+    directory: PathBuf,
     _lock: Flock<File>,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        // Only directories that are empty can be removed, and the lock is still held.
+        remove_empty(&self.directory);
+    }
 }
 
 const LINK: &str = "link";
@@ -78,16 +91,14 @@ impl Prepared {
     ) -> Result<(Self, Box<dyn Image>), DataplaneError> {
         check_kernel()?;
         let index = if_nametoindex(name).map_err(|_| no_interface(name))?;
-        let directory = pin_directory(pin_root, name)?;
-        let lock = lock(name, &directory)?;
+        let reserved = reserve(pin_root, name)?;
         let (program, image) = LoadedProgram::load(name, options)?;
         let seed = options.config.seed;
         Ok((
             Self {
                 name: name.to_owned(),
                 index,
-                directory,
-                lock,
+                reserved,
                 program,
                 seed,
             },
@@ -100,7 +111,9 @@ impl Prepared {
     /// # Errors
     /// [`DataplaneError`]; what was attached before still is.
     pub fn attach(mut self, wanted: AttachMode) -> Result<Interface, DataplaneError> {
-        let (link, mode) = match self.replace()? {
+        let replaced = self.replace(wanted)?;
+        let is_new = replaced.is_none();
+        let (link, mode) = match replaced {
             Some(replaced) => replaced,
             None => self.attach_new(wanted)?,
         };
@@ -113,31 +126,39 @@ impl Prepared {
                 XdpMode::Generic => 2,
             },
         };
-        self.program.set_meta(meta)?;
-        pin_maps(&self.program, &self.directory)?;
+        let described = self
+            .program
+            .set_meta(meta)
+            .and_then(|()| pin_maps(&self.program, &self.reserved.directory));
         let egress = egress::attach(classifier(&mut self.program.ebpf)?, &self.name);
         let Self {
             name,
             index: _,
-            directory,
-            lock,
+            reserved,
             program,
             seed: _,
         } = self;
-        Ok(Interface {
+        let interface = Interface {
             name,
             mode,
             egress,
+            is_new,
             program,
-            directory,
+            reserved,
             _link: link,
-            _lock: lock,
-        })
+        };
+        match described {
+            Ok(()) => Ok(interface),
+            Err(error) => {
+                interface.give_up();
+                Err(error)
+            }
+        }
     }
 
     /// Swaps the program behind a pinned link of this interface, if there is one.
-    fn replace(&mut self) -> Result<Option<(XdpLink, XdpMode)>, DataplaneError> {
-        let path = self.directory.join(LINK);
+    fn replace(&mut self, wanted: AttachMode) -> Result<Option<(XdpLink, XdpMode)>, DataplaneError> {
+        let path = self.reserved.directory.join(LINK);
         if !path.exists() {
             return Ok(None);
         }
@@ -153,10 +174,23 @@ impl Prepared {
             fs::remove_file(&path).map_err(|error| pin_error(error.into()))?;
             return Ok(None);
         }
-        let mode = match pinned_meta(&self.directory.join("META")).map(|meta| meta.xdp_mode) {
+        let mode = match pinned_meta(&self.reserved.directory.join("META")).map(|meta| meta.xdp_mode) {
             Some(2) => XdpMode::Generic,
             _ => XdpMode::Native,
         };
+        let other_mode = match wanted {
+            AttachMode::Auto => false,
+            AttachMode::Native => mode != XdpMode::Native,
+            AttachMode::Generic => mode != XdpMode::Generic,
+        };
+        if other_mode {
+            tracing::warn!(
+                interface = self.name,
+                "`xdp_mode` is not in force: the filter is attached in another mode and stays so, without a gap; to \
+                 change it, stop the daemon, run `sip-filter detach {}` and start it again",
+                self.name
+            );
+        }
         let link = XdpLink::try_from(link).map_err(|error| pin_error(error.into()))?;
         let program = xdp(&mut self.program.ebpf)?;
         let id = program
@@ -187,7 +221,7 @@ impl Prepared {
                 Err(other) => return Err(other),
             },
         };
-        let path = self.directory.join(LINK);
+        let path = self.reserved.directory.join(LINK);
         let pin = |error: Box<dyn std::error::Error + Send + Sync>| DataplaneError::Pin {
             path: path.clone(),
             source: error,
@@ -242,7 +276,7 @@ impl Interface {
     /// Whether the program is still attached, and to the interface of this name.
     #[must_use]
     pub fn is_attached(&self) -> bool {
-        let Ok(pinned) = PinnedLink::from_pin(self.directory.join(LINK)) else {
+        let Ok(pinned) = PinnedLink::from_pin(self.reserved.directory.join(LINK)) else {
             return false;
         };
         let index = if_nametoindex(self.name.as_str()).ok();
@@ -279,7 +313,22 @@ impl Interface {
     /// # Errors
     /// If a pin cannot be removed.
     pub fn detach(self) -> Result<(), DataplaneError> {
-        remove_pins(&self.directory)
+        remove_pins(&self.reserved.directory)
+    }
+
+    /// For a start that failed after all: what was attached newly is taken off again; what took the place of an
+    /// earlier program stays, since it knows every ban that one knew.
+    pub fn give_up(self) {
+        if !self.is_new {
+            return;
+        }
+        if let Err(error) = remove_pins(&self.reserved.directory) {
+            tracing::error!(
+                interface = self.name,
+                error = &error as &dyn std::error::Error,
+                "the filter stays attached"
+            );
+        }
     }
 }
 
@@ -293,7 +342,9 @@ pub fn detach(name: &str, pin_root: &Path) -> Result<bool, DataplaneError> {
     for version in versions.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"v")) {
         let directory = version.path().join(name);
         if directory.is_dir() {
-            let _lock = lock(name, &directory)?;
+            let Some(_lock) = lock(name, &directory)? else {
+                continue;
+            };
             remove_pins(&directory)?;
             found = true;
         }
@@ -324,6 +375,19 @@ fn no_interface(name: &str) -> DataplaneError {
     DataplaneError::NoInterface {
         name: name.to_owned(),
         known,
+    }
+}
+
+/// Takes the directory of an interface's pins for this process.
+fn reserve(root: &Path, interface: &str) -> Result<Reserved, DataplaneError> {
+    loop {
+        let directory = pin_directory(root, interface)?;
+        if let Some(lock) = lock(interface, &directory)? {
+            return Ok(Reserved {
+                directory,
+                _lock: lock,
+            });
+        }
     }
 }
 
@@ -373,20 +437,30 @@ fn check_owner(path: &Path) -> Result<(), DataplaneError> {
 }
 
 /// The directory of the pins is the lock: it belongs to root, and the kernel forgets the lock when its holder dies.
-fn lock(interface: &str, directory: &Path) -> Result<Flock<File>, DataplaneError> {
-    let file = File::open(directory).map_err(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied => DataplaneError::Permission {
-            what: "open the BPF file system",
-        },
-        _ => DataplaneError::Pin {
-            path: directory.to_owned(),
-            source: error.into(),
-        },
-    })?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| DataplaneError::Busy {
+/// `None` if its last holder removed it meanwhile.
+fn lock(interface: &str, directory: &Path) -> Result<Option<Flock<File>>, DataplaneError> {
+    let file = match File::open(directory) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(DataplaneError::Permission {
+                what: "open the BPF file system",
+            });
+        }
+        Err(error) => {
+            return Err(DataplaneError::Pin {
+                path: directory.to_owned(),
+                source: error.into(),
+            });
+        }
+    };
+    let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| DataplaneError::Busy {
         interface: interface.to_owned(),
         path: directory.to_owned(),
-    })
+    })?;
+    let held = lock.metadata().map(|meta| meta.ino()).ok();
+    let there = fs::metadata(directory).map(|meta| meta.ino()).ok();
+    Ok((held == there).then_some(lock))
 }
 
 /// The interface a link is attached to, as the kernel describes it with the link's file descriptor. aya does not tell
@@ -443,14 +517,18 @@ fn remove_pins(directory: &Path) -> Result<(), DataplaneError> {
     {
         fs::remove_file(entry.path()).map_err(|source| error(&entry.path(), source))?;
     }
-    fs::remove_dir(directory).map_err(|source| error(directory, source))?;
-    // The directories above are ours too, but may hold other interfaces.
-    for parent in directory.ancestors().skip(1).take(2) {
-        if fs::remove_dir(parent).is_err() {
+    remove_empty(directory);
+    Ok(())
+}
+
+/// Removes the directory of an interface's pins and those above it that are ours too, as far as they are empty: they
+/// may hold other interfaces.
+fn remove_empty(directory: &Path) {
+    for directory in directory.ancestors().take(3) {
+        if fs::remove_dir(directory).is_err() {
             break;
         }
     }
-    Ok(())
 }
 
 fn attach_error(interface: &str, mode: &'static str, error: aya::programs::ProgramError) -> DataplaneError {

@@ -1,0 +1,32 @@
+//! The built binary on real interfaces, in network namespaces of its own: what an operator relies on, tried out.
+
+#[cfg(test)]
+#[path = "../kernel/frames.rs"]
+mod frames;
+#[cfg(test)]
+mod rig;
+#[cfg(test)]
+mod wire;
+
+#[cfg(test)]
+mod bans;
+#[cfg(test)]
+mod captures;
+#[cfg(test)]
+mod exactness;
+#[cfg(test)]
+mod floods;
+#[cfg(test)]
+mod import;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod modes;
+#[cfg(test)]
+mod monitoring;
+#[cfg(test)]
+mod start;
+#[cfg(test)]
+mod survival;
+#[cfg(test)]
+mod verbs;
