@@ -60,7 +60,7 @@ fn a_list_that_does_not_fit_changes_nothing() {
     let rig = Rig::new("import");
     rig.config("main", "", "[tables]\nban4 = 64");
     let daemon = rig.start("main", &[]);
-    daemon.done(&["ban", "203.0.113.7", "-d", "1h", "-R", "kept"]);
+    daemon.done(&["ban", "203.0.113.7", "-d", "permanent", "-R", "kept"]);
     let before = daemon.done(&["list", "-o", "raw"]);
     let table = |daemon: &crate::rig::Daemon| {
         let tables = daemon.json(&["status"])["tables"].clone();
