@@ -1,11 +1,6 @@
 //! One interface: the program attached to it, pinned so that it outlives the daemon, and replaced without a gap.
 
-use std::{
-    fs::{self, File},
-    io,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use aya::{
     maps::{MapData, RingBuf},
@@ -15,17 +10,14 @@ use aya::{
     },
     util::KernelVersion,
 };
-use nix::{
-    fcntl::{Flock, FlockArg},
-    net::if_::if_nametoindex,
-    sys::statfs::{BPF_FS_MAGIC, statfs},
-};
+use nix::net::if_::if_nametoindex;
 use sip_filter_common::abi::{ABI_VERSION, Config, Meta};
 
 use super::{
     Counters, DataplaneError, Egress, Image, LoadOptions, LoadedProgram, XdpMode, egress,
     error::{MINIMUM_KERNEL, os_error},
-    program::{PINNED, classifier, map_data, pinned_meta, xdp},
+    pins::{Earlier, Reserved},
+    program::{classifier, pinned_meta, xdp},
 };
 
 /// Which modes of attachment are acceptable.
@@ -63,21 +55,6 @@ pub struct Interface {
     _link: XdpLink,
 }
 
-/// The directory of an interface's pins, held by a lock on it. One in which nothing was pinned goes again.
-struct Reserved {
-    directory: PathBuf,
-    _lock: Flock<File>,
-}
-
-impl Drop for Reserved {
-    fn drop(&mut self) {
-        // Only directories that are empty can be removed, and the lock is still held.
-        remove_empty(&self.directory);
-    }
-}
-
-const LINK: &str = "link";
-
 impl Prepared {
     /// Reserves the interface and loads the program for it, with empty tables. Nothing is attached yet: fill the
     /// tables through the image, then call [`Self::attach`].
@@ -91,7 +68,7 @@ impl Prepared {
     ) -> Result<(Self, Box<dyn Image>), DataplaneError> {
         check_kernel()?;
         let index = if_nametoindex(name).map_err(|_| no_interface(name))?;
-        let reserved = reserve(pin_root, name)?;
+        let reserved = Reserved::take(pin_root, name)?;
         let (program, image) = LoadedProgram::load(name, options)?;
         let seed = options.config.seed;
         Ok((
@@ -129,7 +106,7 @@ impl Prepared {
         let described = self
             .program
             .set_meta(meta)
-            .and_then(|()| pin_maps(&self.program, &self.reserved.directory));
+            .and_then(|()| self.reserved.pin_maps(&self.program));
         let egress = egress::attach(classifier(&mut self.program.ebpf)?, &self.name);
         let Self {
             name,
@@ -158,10 +135,10 @@ impl Prepared {
 
     /// Swaps the program behind a pinned link of this interface, if there is one.
     fn replace(&mut self, wanted: AttachMode) -> Result<Option<(XdpLink, XdpMode)>, DataplaneError> {
-        let path = self.reserved.directory.join(LINK);
-        if !path.exists() {
+        let Some(earlier) = self.reserved.earlier(&self.name)? else {
             return Ok(None);
-        }
+        };
+        let path = earlier.link();
         let pin_error = |source: Box<dyn std::error::Error + Send + Sync>| DataplaneError::Pin {
             path: path.clone(),
             source,
@@ -174,7 +151,7 @@ impl Prepared {
             fs::remove_file(&path).map_err(|error| pin_error(error.into()))?;
             return Ok(None);
         }
-        let mode = match pinned_meta(&self.reserved.directory.join("META")).map(|meta| meta.xdp_mode) {
+        let mode = match pinned_meta(&path.with_file_name("META")).map(|meta| meta.xdp_mode) {
             Some(2) => XdpMode::Generic,
             _ => XdpMode::Native,
         };
@@ -197,11 +174,28 @@ impl Prepared {
             .attach_to_link(link)
             .map_err(|error| attach_error(&self.name, "replace", error))?;
         let link = program.take_link(id).map_err(DataplaneError::program)?;
+        let link = self.take_pin(&earlier, link)?;
         tracing::info!(
             interface = self.name,
             "took over the filter an earlier run left attached, without a gap"
         );
         Ok(Some((link, mode)))
+    }
+
+    /// Pins a link under this version of the tables, if it was pinned under another, and removes what that one left.
+    fn take_pin(&self, earlier: &Earlier, link: XdpLink) -> Result<XdpLink, DataplaneError> {
+        let to = self.reserved.link();
+        if earlier.link() == to {
+            return Ok(link);
+        }
+        let pin = |error: Box<dyn std::error::Error + Send + Sync>| DataplaneError::Pin {
+            path: to.clone(),
+            source: error,
+        };
+        let link = FdLink::try_from(link).map_err(|error| pin(error.into()))?;
+        let pinned = link.pin(&to).map_err(|error| pin(error.into()))?;
+        earlier.remove()?;
+        XdpLink::try_from(FdLink::from(pinned)).map_err(|error| pin(error.into()))
     }
 
     fn attach_new(&mut self, wanted: AttachMode) -> Result<(XdpLink, XdpMode), DataplaneError> {
@@ -221,7 +215,7 @@ impl Prepared {
                 Err(other) => return Err(other),
             },
         };
-        let path = self.reserved.directory.join(LINK);
+        let path = self.reserved.link();
         let pin = |error: Box<dyn std::error::Error + Send + Sync>| DataplaneError::Pin {
             path: path.clone(),
             source: error,
@@ -276,7 +270,7 @@ impl Interface {
     /// Whether the program is still attached, and to the interface of this name.
     #[must_use]
     pub fn is_attached(&self) -> bool {
-        let Ok(pinned) = PinnedLink::from_pin(self.reserved.directory.join(LINK)) else {
+        let Ok(pinned) = PinnedLink::from_pin(self.reserved.link()) else {
             return false;
         };
         let index = if_nametoindex(self.name.as_str()).ok();
@@ -313,7 +307,7 @@ impl Interface {
     /// # Errors
     /// If a pin cannot be removed.
     pub fn detach(self) -> Result<(), DataplaneError> {
-        remove_pins(&self.reserved.directory)
+        self.reserved.remove()
     }
 
     /// For a start that failed after all: what was attached newly is taken off again; what took the place of an
@@ -322,7 +316,7 @@ impl Interface {
         if !self.is_new {
             return;
         }
-        if let Err(error) = remove_pins(&self.reserved.directory) {
+        if let Err(error) = self.reserved.remove() {
             tracing::error!(
                 interface = self.name,
                 error = &error as &dyn std::error::Error,
@@ -330,26 +324,6 @@ impl Interface {
             );
         }
     }
-}
-
-/// Removes whatever a daemon left attached to an interface. Returns whether there was anything.
-///
-/// # Errors
-/// If a daemon still holds the interface, or a pin cannot be removed.
-pub fn detach(name: &str, pin_root: &Path) -> Result<bool, DataplaneError> {
-    let mut found = false;
-    let versions = fs::read_dir(pin_root).into_iter().flatten().flatten();
-    for version in versions.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"v")) {
-        let directory = version.path().join(name);
-        if directory.is_dir() {
-            let Some(_lock) = lock(name, &directory)? else {
-                continue;
-            };
-            remove_pins(&directory)?;
-            found = true;
-        }
-    }
-    Ok(found)
 }
 
 fn check_kernel() -> Result<(), DataplaneError> {
@@ -378,91 +352,6 @@ fn no_interface(name: &str) -> DataplaneError {
     }
 }
 
-/// Takes the directory of an interface's pins for this process.
-fn reserve(root: &Path, interface: &str) -> Result<Reserved, DataplaneError> {
-    loop {
-        let directory = pin_directory(root, interface)?;
-        if let Some(lock) = lock(interface, &directory)? {
-            return Ok(Reserved {
-                directory,
-                _lock: lock,
-            });
-        }
-    }
-}
-
-/// `{root}/v{ABI}/{interface}`, made if need be.
-fn pin_directory(root: &Path, interface: &str) -> Result<PathBuf, DataplaneError> {
-    let existing = root.ancestors().find(|path| path.exists()).unwrap_or(root);
-    let is_bpffs = statfs(existing).is_ok_and(|stat| stat.filesystem_type() == BPF_FS_MAGIC);
-    if !is_bpffs {
-        return Err(DataplaneError::NoBpffs {
-            path: root.to_owned(),
-        });
-    }
-    let directory = root.join(format!("v{ABI_VERSION}")).join(interface);
-    let made = fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&directory);
-    made.map_err(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied => DataplaneError::Permission {
-            what: "write to the BPF file system",
-        },
-        _ => DataplaneError::Pin {
-            path: directory.clone(),
-            source: error.into(),
-        },
-    })?;
-    for path in directory.ancestors().take(3) {
-        check_owner(path)?;
-    }
-    Ok(directory)
-}
-
-/// A BPF file system is writable for everybody unless mounted otherwise: whoever made our directory first could swap
-/// what is pinned in it.
-fn check_owner(path: &Path) -> Result<(), DataplaneError> {
-    let owner = fs::metadata(path).map_err(|error| DataplaneError::Pin {
-        path: path.to_owned(),
-        source: error.into(),
-    })?;
-    if owner.uid() == nix::unistd::geteuid().as_raw() {
-        return Ok(());
-    }
-    Err(DataplaneError::ForeignPins {
-        path: path.to_owned(),
-        owner: owner.uid(),
-    })
-}
-
-/// The directory of the pins is the lock: it belongs to root, and the kernel forgets the lock when its holder dies.
-/// `None` if its last holder removed it meanwhile.
-fn lock(interface: &str, directory: &Path) -> Result<Option<Flock<File>>, DataplaneError> {
-    let file = match File::open(directory) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            return Err(DataplaneError::Permission {
-                what: "open the BPF file system",
-            });
-        }
-        Err(error) => {
-            return Err(DataplaneError::Pin {
-                path: directory.to_owned(),
-                source: error.into(),
-            });
-        }
-    };
-    let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| DataplaneError::Busy {
-        interface: interface.to_owned(),
-        path: directory.to_owned(),
-    })?;
-    let held = lock.metadata().map(|meta| meta.ino()).ok();
-    let there = fs::metadata(directory).map(|meta| meta.ino()).ok();
-    Ok((held == there).then_some(lock))
-}
-
 /// The interface a link is attached to, as the kernel describes it with the link's file descriptor. aya does not tell
 /// that descriptor, so ours are searched for the link's id.
 fn link_index(link: &FdLink) -> Option<u32> {
@@ -481,54 +370,6 @@ fn link_index(link: &FdLink) -> Option<u32> {
         .find(|text| field(text, "link_id:") == Some(id))
         .and_then(|text| field(&text, "ifindex:"))
         .filter(|index| *index != 0)
-}
-
-fn pin_maps(program: &LoadedProgram, directory: &Path) -> Result<(), DataplaneError> {
-    for name in PINNED {
-        let path = directory.join(name);
-        let pin = |source: Box<dyn std::error::Error + Send + Sync>| DataplaneError::Pin {
-            path: path.clone(),
-            source,
-        };
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(pin(error.into())),
-            _ => {}
-        }
-        map_data(&program.ebpf, name)?
-            .pin(&path)
-            .map_err(|error| pin(error.into()))?;
-    }
-    Ok(())
-}
-
-/// The link goes first: from then on nothing is filtered, and what remains is only memory.
-fn remove_pins(directory: &Path) -> Result<(), DataplaneError> {
-    let error = |path: &Path, error: io::Error| DataplaneError::Pin {
-        path: path.to_owned(),
-        source: error.into(),
-    };
-    let link = directory.join(LINK);
-    if link.exists() {
-        fs::remove_file(&link).map_err(|source| error(&link, source))?;
-    }
-    for entry in fs::read_dir(directory)
-        .map_err(|source| error(directory, source))?
-        .flatten()
-    {
-        fs::remove_file(entry.path()).map_err(|source| error(&entry.path(), source))?;
-    }
-    remove_empty(directory);
-    Ok(())
-}
-
-/// Removes the directory of an interface's pins and those above it that are ours too, as far as they are empty: they
-/// may hold other interfaces.
-fn remove_empty(directory: &Path) {
-    for directory in directory.ancestors().take(3) {
-        if fs::remove_dir(directory).is_err() {
-            break;
-        }
-    }
 }
 
 fn attach_error(interface: &str, mode: &'static str, error: aya::programs::ProgramError) -> DataplaneError {

@@ -11,6 +11,7 @@ mod interface;
 mod kernel_log;
 mod memory;
 mod networks;
+mod pins;
 mod ports;
 mod program;
 mod sizes;
@@ -20,8 +21,9 @@ use std::time::Duration;
 pub use error::DataplaneError;
 pub use events::EventStream;
 pub use host::HostPlane;
-pub use interface::{AttachMode, Interface, Prepared, detach};
+pub use interface::{AttachMode, Interface, Prepared};
 pub use kernel_log::KernelLog;
+pub use pins::detach;
 pub use program::{LoadOptions, LoadedProgram};
 pub use sizes::TableSizes;
 

@@ -132,6 +132,24 @@ fn bans_survive_a_kill_and_a_restart_without_a_gap() {
     // A stop and a start, as at an upgrade.
     daemon.stop();
     let daemon = rig.start("main", &[]);
+    // An upgrade from a version with other tables: the link is taken over, the old pins go.
+    daemon.stop();
+    let versions: Vec<_> = std::fs::read_dir(rig.pin_root("main"))
+        .unwrap()
+        .flatten()
+        .collect();
+    let [version] = &versions[..] else {
+        panic!("{versions:?}")
+    };
+    let older = rig.pin_root("main").join("v0");
+    std::fs::rename(version.path(), &older).unwrap();
+    let daemon = rig.start("main", &[]);
+    assert!(
+        daemon.process.log().contains("without a gap"),
+        "{}",
+        daemon.process.log()
+    );
+    assert!(!older.exists() && version.path().exists());
     thread::sleep(Duration::from_millis(300));
     let during = flood.stop() - sent;
     thread::sleep(Duration::from_millis(200));

@@ -1,0 +1,247 @@
+//! What stays in the BPF file system while no daemon runs: the link, the maps, and a lock against a second daemon.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    fcntl::{Flock, FlockArg},
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+};
+use sip_filter_common::abi::ABI_VERSION;
+
+use super::{
+    DataplaneError, LoadedProgram,
+    program::{PINNED, map_data},
+};
+
+const LINK: &str = "link";
+
+/// Removes whatever a daemon left attached to an interface. Returns whether there was anything.
+///
+/// # Errors
+/// If a daemon still holds the interface, or a pin cannot be removed.
+pub fn detach(name: &str, pin_root: &Path) -> Result<bool, DataplaneError> {
+    let mut found = false;
+    let versions = fs::read_dir(pin_root).into_iter().flatten().flatten();
+    for version in versions.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"v")) {
+        let directory = version.path().join(name);
+        if directory.is_dir() {
+            let Some(_lock) = lock(name, &directory)? else {
+                continue;
+            };
+            remove_pins(&directory)?;
+            found = true;
+        }
+    }
+    Ok(found)
+}
+
+/// The directory of an interface's pins, held by a lock on it. One in which nothing was pinned goes again.
+pub(super) struct Reserved {
+    directory: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        // Only directories that are empty can be removed, and the lock is still held.
+        remove_empty(&self.directory);
+    }
+}
+
+/// Pins of an earlier run: of this version of the tables, or of another. A link is the same whatever program is behind
+/// it, so an upgrade takes it over as a restart does.
+pub(super) struct Earlier {
+    directory: PathBuf,
+    /// Absent for our own directory, whose lock is held already.
+    _lock: Option<Flock<File>>,
+}
+
+impl Earlier {
+    /// Path of the link's pin.
+    pub(super) fn link(&self) -> PathBuf {
+        self.directory.join(LINK)
+    }
+
+    /// Removes them.
+    pub(super) fn remove(&self) -> Result<(), DataplaneError> {
+        remove_pins(&self.directory)
+    }
+}
+
+impl Reserved {
+    /// Takes the directory of an interface's pins for this process.
+    pub(super) fn take(root: &Path, interface: &str) -> Result<Self, DataplaneError> {
+        loop {
+            let directory = pin_directory(root, interface)?;
+            if let Some(lock) = lock(interface, &directory)? {
+                return Ok(Self {
+                    directory,
+                    _lock: lock,
+                });
+            }
+        }
+    }
+
+    /// Path of the link's pin.
+    pub(super) fn link(&self) -> PathBuf {
+        self.directory.join(LINK)
+    }
+
+    /// Removes the pins; the filter then ends with the last process that holds its link.
+    pub(super) fn remove(&self) -> Result<(), DataplaneError> {
+        remove_pins(&self.directory)
+    }
+
+    /// What an earlier run left attached, if anything. Fails if it is of another version whose daemon still runs.
+    pub(super) fn earlier(&self, interface: &str) -> Result<Option<Earlier>, DataplaneError> {
+        if self.link().exists() {
+            return Ok(Some(Earlier {
+                directory: self.directory.clone(),
+                _lock: None,
+            }));
+        }
+        let root = self.directory.ancestors().nth(2);
+        let versions = root
+            .into_iter()
+            .flat_map(|root| fs::read_dir(root).into_iter().flatten().flatten());
+        for directory in versions.map(|version| version.path().join(interface)) {
+            if !directory.join(LINK).exists() {
+                continue;
+            }
+            check_owner(&directory)?;
+            if let Some(lock) = lock(interface, &directory)? {
+                return Ok(Some(Earlier {
+                    directory,
+                    _lock: Some(lock),
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Pins a program's maps, in place of those pinned before.
+    pub(super) fn pin_maps(&self, program: &LoadedProgram) -> Result<(), DataplaneError> {
+        for name in PINNED {
+            let path = self.directory.join(name);
+            let pin = |source: Box<dyn std::error::Error + Send + Sync>| DataplaneError::Pin {
+                path: path.clone(),
+                source,
+            };
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(pin(error.into())),
+                _ => {}
+            }
+            map_data(&program.ebpf, name)?
+                .pin(&path)
+                .map_err(|error| pin(error.into()))?;
+        }
+        Ok(())
+    }
+}
+
+/// `{root}/v{ABI}/{interface}`, made if need be.
+fn pin_directory(root: &Path, interface: &str) -> Result<PathBuf, DataplaneError> {
+    let existing = root.ancestors().find(|path| path.exists()).unwrap_or(root);
+    let is_bpffs = statfs(existing).is_ok_and(|stat| stat.filesystem_type() == BPF_FS_MAGIC);
+    if !is_bpffs {
+        return Err(DataplaneError::NoBpffs {
+            path: root.to_owned(),
+        });
+    }
+    let directory = root.join(format!("v{ABI_VERSION}")).join(interface);
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&directory);
+    made.map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => DataplaneError::Permission {
+            what: "write to the BPF file system",
+        },
+        _ => DataplaneError::Pin {
+            path: directory.clone(),
+            source: error.into(),
+        },
+    })?;
+    for path in directory.ancestors().take(3) {
+        check_owner(path)?;
+    }
+    Ok(directory)
+}
+
+/// A BPF file system is writable for everybody unless mounted otherwise: whoever made our directory first could swap
+/// what is pinned in it.
+fn check_owner(path: &Path) -> Result<(), DataplaneError> {
+    let owner = fs::metadata(path).map_err(|error| DataplaneError::Pin {
+        path: path.to_owned(),
+        source: error.into(),
+    })?;
+    if owner.uid() == nix::unistd::geteuid().as_raw() {
+        return Ok(());
+    }
+    Err(DataplaneError::ForeignPins {
+        path: path.to_owned(),
+        owner: owner.uid(),
+    })
+}
+
+/// The directory of the pins is the lock: it belongs to root, and the kernel forgets the lock when its holder dies.
+/// `None` if its last holder removed it meanwhile.
+fn lock(interface: &str, directory: &Path) -> Result<Option<Flock<File>>, DataplaneError> {
+    let file = match File::open(directory) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(DataplaneError::Permission {
+                what: "open the BPF file system",
+            });
+        }
+        Err(error) => {
+            return Err(DataplaneError::Pin {
+                path: directory.to_owned(),
+                source: error.into(),
+            });
+        }
+    };
+    let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| DataplaneError::Busy {
+        interface: interface.to_owned(),
+        path: directory.to_owned(),
+    })?;
+    let held = lock.metadata().map(|meta| meta.ino()).ok();
+    let there = fs::metadata(directory).map(|meta| meta.ino()).ok();
+    Ok((held == there).then_some(lock))
+}
+
+/// The link goes first: from then on nothing is filtered, and what remains is only memory.
+fn remove_pins(directory: &Path) -> Result<(), DataplaneError> {
+    let error = |path: &Path, error: io::Error| DataplaneError::Pin {
+        path: path.to_owned(),
+        source: error.into(),
+    };
+    let link = directory.join(LINK);
+    if link.exists() {
+        fs::remove_file(&link).map_err(|source| error(&link, source))?;
+    }
+    for entry in fs::read_dir(directory)
+        .map_err(|source| error(directory, source))?
+        .flatten()
+    {
+        fs::remove_file(entry.path()).map_err(|source| error(&entry.path(), source))?;
+    }
+    remove_empty(directory);
+    Ok(())
+}
+
+/// Removes the directory of an interface's pins and those above it that are ours too, as far as they are empty: they
+/// may hold other interfaces.
+fn remove_empty(directory: &Path) {
+    for directory in directory.ancestors().take(3) {
+        if fs::remove_dir(directory).is_err() {
+            break;
+        }
+    }
+}
