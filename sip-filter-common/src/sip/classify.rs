@@ -1,5 +1,7 @@
 //! Start-line classifier: what kind of traffic a payload is, from its first bytes alone.
 
+use super::text::is_token_char;
+
 /// Traffic classes, each with a limit of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -268,15 +270,6 @@ const fn token_bits(base: u8) -> u64 {
         index += 1;
     }
     bits
-}
-
-/// RFC 3261 §25.1: `token = 1*(alphanum / "-" / "." / "!" / "%" / "*" / "_" / "+" / "`" / "'" / "~")`.
-const fn is_token_char(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~'
-        )
 }
 
 /// A token of at most [`METHOD_MAX`] characters, one space, a letter.
