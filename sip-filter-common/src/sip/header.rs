@@ -11,22 +11,20 @@ pub struct Header<'a> {
     pub value: &'a [u8],
     /// Whether the end of the value was seen; the last header of a message cut short may go on.
     pub complete: bool,
-    /// Whether the end of its last line was seen.
-    ended: bool,
 }
 
 impl<'a> Header<'a> {
-    /// The value, unless its line is cut off or it is empty.
+    /// The value, unless it may go on or is empty.
     #[must_use]
     pub fn whole(&self) -> Option<&'a [u8]> {
-        (self.ended && !self.value.is_empty()).then_some(self.value)
+        (self.complete && !self.value.is_empty()).then_some(self.value)
     }
 
-    /// The part of the value that a cut cannot have changed: of a value whose line is cut off, all up to the last
-    /// delimiter. So no half of an account's name is ever taken for an account.
+    /// The part of the value that a cut cannot have changed: of one that may go on, all up to the last delimiter. So
+    /// half an account's name is never taken for an account.
     #[must_use]
     pub fn whole_part(&self) -> &'a [u8] {
-        if self.ended {
+        if self.complete {
             return self.value;
         }
         let mut kept = self.value;
@@ -48,12 +46,13 @@ impl<'a> Header<'a> {
 #[derive(Clone, Debug)]
 pub struct Headers<'a> {
     rest: &'a [u8],
+    whole: bool,
 }
 
 impl<'a> Headers<'a> {
-    /// The headers in what follows a start line.
-    pub(super) const fn new(rest: &'a [u8]) -> Self {
-        Self { rest }
+    /// The headers in what follows a start line, and whether that is all there is of the message.
+    pub(super) const fn new(rest: &'a [u8], whole: bool) -> Self {
+        Self { rest, whole }
     }
 }
 
@@ -84,8 +83,7 @@ impl<'a> Iterator for Headers<'a> {
                     name: name.trim_ascii(),
                     value: value.get(1..).unwrap_or_default().trim_ascii(),
                     // After a line end, more of the value can still follow on a folded line.
-                    complete: line.ended && !line.rest.is_empty(),
-                    ended: line.ended,
+                    complete: self.whole || line.ended && !line.rest.is_empty(),
                 });
             }
         }

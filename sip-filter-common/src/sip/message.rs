@@ -22,12 +22,24 @@ pub struct Message<'a> {
     start_line: &'a [u8],
     start_line_ended: bool,
     rest: &'a [u8],
+    whole: bool,
 }
 
 impl<'a> Message<'a> {
-    /// Looks at the first bytes of a message. Leading line ends are skipped (RFC 3261 §7.5).
+    /// Looks at the first bytes of a message, which may go on. Leading line ends are skipped (RFC 3261 §7.5).
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
+        Self::with_end(bytes, false)
+    }
+
+    /// Looks at a message of which nothing is missing. Its end ends the last header even without a line end or a
+    /// blank line: some servers take it so.
+    #[must_use]
+    pub fn whole(bytes: &'a [u8]) -> Self {
+        Self::with_end(bytes, true)
+    }
+
+    fn with_end(bytes: &'a [u8], whole: bool) -> Self {
         let begin = bytes
             .iter()
             .position(|byte| !is_line_end(*byte))
@@ -36,8 +48,9 @@ impl<'a> Message<'a> {
         let line = split_line(bytes);
         Self {
             start_line: line.text,
-            start_line_ended: line.ended,
+            start_line_ended: line.ended || whole,
             rest: line.rest,
+            whole,
         }
     }
 
@@ -50,7 +63,7 @@ impl<'a> Message<'a> {
     /// The headers, in their order, up to the blank line.
     #[must_use]
     pub const fn headers(&self) -> Headers<'a> {
-        Headers::new(self.rest)
+        Headers::new(self.rest, self.whole)
     }
 
     /// The first header of this name.
@@ -68,13 +81,13 @@ impl<'a> Message<'a> {
     /// The status code of a response.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
-        start_line::status(self.start_line)
+        start_line::status(self.start_line, self.start_line_ended)
     }
 
     /// Number and method.
     #[must_use]
     pub fn cseq(&self) -> Option<CSeq<'a>> {
-        let (number, method) = text::first_word(self.whole(HeaderName::CSEQ)?);
+        let (number, method) = text::first_word(self.complete(HeaderName::CSEQ)?);
         let number = text::number(number)?;
         (!method.is_empty()).then_some(CSeq { number, method })
     }
@@ -82,7 +95,7 @@ impl<'a> Message<'a> {
     /// The call's identity.
     #[must_use]
     pub fn call_id(&self) -> Option<&'a [u8]> {
-        self.whole(HeaderName::CALL_ID)
+        self.complete(HeaderName::CALL_ID)
     }
 
     /// Who the message says it is from.
@@ -105,7 +118,7 @@ impl<'a> Message<'a> {
     /// The seconds in Expires.
     #[must_use]
     pub fn expires(&self) -> Option<u32> {
-        text::number(self.whole(HeaderName::EXPIRES)?)
+        text::number(self.complete(HeaderName::EXPIRES)?)
     }
 
     /// The way the message came, last hop first.
@@ -116,7 +129,7 @@ impl<'a> Message<'a> {
     /// What sent the request.
     #[must_use]
     pub fn user_agent(&self) -> Option<&'a [u8]> {
-        self.whole(HeaderName::USER_AGENT)
+        self.complete(HeaderName::USER_AGENT)
     }
 
     /// The credentials for servers and proxies, in their order.
@@ -134,11 +147,11 @@ impl<'a> Message<'a> {
     /// The length that the body is said to have.
     #[must_use]
     pub fn content_length(&self) -> Option<u32> {
-        text::number(self.whole(HeaderName::CONTENT_LENGTH)?)
+        text::number(self.complete(HeaderName::CONTENT_LENGTH)?)
     }
 
     /// The first value of this name, unless it is empty or cut off.
-    fn whole(&self, name: HeaderName) -> Option<&'a [u8]> {
+    fn complete(&self, name: HeaderName) -> Option<&'a [u8]> {
         self.header(name)?.whole()
     }
 

@@ -18,5 +18,5 @@ pub use header::{Header, Headers, unfold};
 pub use message::{CSeq, Message};
 pub use name::HeaderName;
 pub use start_line::RequestLine;
-pub use uri::Uri;
+pub use uri::{Uri, host_address};
 pub use via::Via;

@@ -44,15 +44,15 @@ impl<'a> RequestLine<'a> {
     }
 }
 
-/// The status code of a response's first line.
-pub(super) fn status(line: &[u8]) -> Option<u16> {
+/// The status code of a response's first line, if it is seen whole.
+pub(super) fn status(line: &[u8], ended: bool) -> Option<u16> {
     let (version, rest) = split_once(line, b' ')?;
     if !is_version(version) {
         return None;
     }
     let rest = trim(rest);
     let (code, beyond) = rest.split_at_checked(3)?;
-    if beyond.first().is_some_and(u8::is_ascii_digit) {
+    if beyond.first().map_or(!ended, u8::is_ascii_digit) {
         return None;
     }
     let code = u16::try_from(number(code)?).ok()?;

@@ -205,3 +205,6 @@ impl<'a> Iterator for Params<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

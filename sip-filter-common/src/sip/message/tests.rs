@@ -127,3 +127,24 @@ fn a_cut_changes_no_value() {
         assert!(cut.expires().is_none() || cut.expires() == whole.expires());
     }
 }
+
+/// A header at the very end goes on in a message cut short; servers read it in one that is sent so.
+#[test]
+fn the_end_of_a_whole_message_ends_its_last_header() {
+    for end in ["", "\r", "\n", "\r\n"] {
+        let text = std::format!("REGISTER sip:h SIP/2.0\r\nAuthorization: Digest nonce=n, username=a{end}");
+        let username =
+            |message: Message<'_>| message.credentials().next().and_then(|it| it.username).is_some();
+        assert!(!username(Message::new(text.as_bytes())), "{end:?}");
+        assert!(username(Message::whole(text.as_bytes())), "{end:?}");
+    }
+    assert_eq!(Message::new(b"SIP/2.0 200").status(), None);
+    assert_eq!(Message::whole(b"SIP/2.0 200").status(), Some(200));
+    assert!(
+        Message::new(b"INVITE sip:a")
+            .request()
+            .is_some_and(|line| !line.complete)
+    );
+    assert_eq!(Message::whole(b"INVITE sip:a").request(), None);
+    assert_eq!(Message::new(b"INVITE sip:a\r\n").request(), None);
+}
