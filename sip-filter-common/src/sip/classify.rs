@@ -87,10 +87,6 @@ impl Class {
 /// Bytes of payload the classifier looks at.
 pub const HEAD: usize = 32;
 
-/// Longest method name, in characters, that an unknown request may have to be taken for one. The longest
-/// registered method has 9 characters (SUBSCRIBE).
-const METHOD_MAX: usize = 20;
-
 /// Leading CR and LF bytes that are skipped before a start line.
 const SKIP_MAX: usize = 8;
 
@@ -99,9 +95,11 @@ const SKIP_MAX: usize = 8;
 /// Methods are case-sensitive (RFC 3261 §7.1), the version of a response is not. Up to 8 bytes of
 /// leading CRLFs before a start line are skipped (§7.5). The Request-URI may be of any length, so its end and the
 /// version are not looked for. A known method counts when exactly one space follows; an unknown one counts as a
-/// request if it is a token (§25.1) of at most 20 characters followed by one space and a URI's first
-/// letter. A keep-alive is an empty payload, at most [`HEAD`] bytes of nothing but NUL, space, tab, CR and LF
-/// (phones send all of these to hold a NAT binding open), or a STUN message with the cookie of RFC 5389 §6.
+/// request if it is a token (§25.1) followed by one space and a URI's first letter. What of this lies beyond the
+/// head is taken to be there (but not after leading CRLFs), so a token that fills the head of a longer payload is a
+/// request: RFC 4475 §3.1.1.2 has a method of 44 characters, and no binary protocol looks like that. A keep-alive
+/// is an empty payload, at most [`HEAD`] bytes of nothing but NUL, space, tab, CR and LF (phones send all of these
+/// to hold a NAT binding open), or a STUN message with the cookie of RFC 5389 §6.
 ///
 /// Written for the kernel's verifier: the head is read once, into four words, and every later step works on the
 /// words in registers. Nothing is indexed, so nothing can be out of bounds and nothing has to be proven to be
@@ -118,7 +116,7 @@ pub fn classify(head: &[u8; HEAD], len: usize) -> Class {
         if len <= HEAD && all_blank(words) {
             return Class::KeepAlive;
         }
-        return start_line(without_leading_line_ends(words));
+        return start_line(without_leading_line_ends(words), len > HEAD);
     }
     if first == 0 || first == SP || first == TAB {
         if len <= HEAD && all_blank(words) {
@@ -126,7 +124,7 @@ pub fn classify(head: &[u8; HEAD], len: usize) -> Class {
         }
         // No start line begins so; a STUN request (0x0001) does.
     } else {
-        let class = start_line(words);
+        let class = start_line(words, len > HEAD);
         if !matches!(class, Class::Garbage) {
             return class;
         }
@@ -225,7 +223,7 @@ const fn is_stun(first: u64, len: usize) -> bool {
 
 /// Classifies what begins with a start line: a request, a response, or [`Class::Garbage`].
 #[inline(always)]
-const fn start_line(words: [u64; 4]) -> Class {
+const fn start_line(words: [u64; 4], longer: bool) -> Class {
     const REGISTER: u64 = word(b"REGISTER");
     const INVITE: u64 = word(b"INVITE ");
     const OPTIONS: u64 = word(b"OPTIONS ");
@@ -250,58 +248,73 @@ const fn start_line(words: [u64; 4]) -> Class {
     if (a | LETTERS_TO_LOWER) & 0xffff_ffff == VERSION {
         return Class::Response;
     }
-    other_request(words)
+    other_request(words, longer)
 }
 
-/// Bits of the token characters below 64: `! % ' * + - .` and digits.
-const TOKEN_LOW: u64 = token_bits(0);
-/// Bits of the token characters from 64 up: letters and `` _ ` ~ ``.
-const TOKEN_HIGH: u64 = token_bits(64);
-
-const fn token_bits(base: u8) -> u64 {
-    let mut bits = 0;
-    let mut index = 0;
-    while index < 64 {
-        if is_token_char(base + index) {
-            bits |= 1 << index;
-        }
-        index += 1;
-    }
-    bits
-}
-
-/// RFC 3261 §25.1: `token = 1*(alphanum / "-" / "." / "!" / "%" / "*" / "_" / "+" / "`" / "'" / "~")`.
-const fn is_token_char(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~'
-        )
-}
-
-/// A token of at most [`METHOD_MAX`] characters, one space, a letter.
+/// The high bit of every byte of `word` from `low` (not 0) to `high` (below 128), and no other bit.
 #[inline(always)]
-const fn other_request(words: [u64; 4]) -> Class {
-    let [mut a, mut b, mut c, _] = words;
-    let mut length = 0;
-    while length <= METHOD_MAX {
-        let byte = a & 0xff;
-        let bits = if byte & 64 == 0 { TOKEN_LOW } else { TOKEN_HIGH };
-        if byte >= 128 || bits >> (byte & 63) & 1 == 0 {
-            // Setting bit 5 makes a letter lower-case.
-            let after = (a >> 8 & 0xff | 0x20).wrapping_sub(b'a' as u64);
-            return if byte == SP && length > 0 && after < 26 {
-                Class::OtherRequest
-            } else {
-                Class::Garbage
-            };
-        }
-        a = a >> 8 | b << 56;
-        b = b >> 8 | c << 56;
-        c >>= 8;
-        length += 1;
+const fn bytes_within(word: u64, low: u8, high: u8) -> u64 {
+    let ascii = word & !HIGH_BITS;
+    let from_low = ascii + splat(0x80 - low as u64);
+    let above_high = ascii + splat(0x7f - high as u64);
+    from_low & !above_high & !word & HIGH_BITS
+}
+
+/// The high bit of every letter.
+#[inline(always)]
+const fn letters(word: u64) -> u64 {
+    // Setting bit 5 makes a letter lower-case.
+    bytes_within(word | splat(0x20), b'a', b'z')
+}
+
+/// The high bit of every byte that is no character of a token: see [`super::text::is_token_char`].
+#[inline(always)]
+const fn not_token(word: u64) -> u64 {
+    !(letters(word)
+        | bytes_within(word, b'0', b'9')
+        | bytes_within(word, b'-', b'.')
+        | bytes_within(word, b'*', b'+')
+        | bytes_within(word, b'_', b'`')
+        | bytes_equal(word, b'!' as u64)
+        | bytes_equal(word, b'%' as u64)
+        | bytes_equal(word, b'\'' as u64)
+        | bytes_equal(word, b'~' as u64))
+        & HIGH_BITS
+}
+
+/// The high bits of four words' bytes side by side: bit 0 for the first byte of the head, bit 31 for the last.
+#[inline(always)]
+const fn gathered(words: [u64; 4]) -> u64 {
+    const fn eight(high_bits: u64) -> u64 {
+        // Moves bit 8n of the one factor to bit 56 + n of the product; no two of its terms meet.
+        (high_bits >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
     }
-    Class::Garbage
+    let [a, b, c, d] = words;
+    eight(a) | eight(b) << 8 | eight(c) << 16 | eight(d) << 24
+}
+
+/// A token, one space, a letter; or nothing but a token, where the payload goes on beyond the head. One bit for
+/// each byte, and no loop that the verifier would follow for every length of the token.
+#[inline(always)]
+const fn other_request(words: [u64; 4], longer: bool) -> Class {
+    let [a, b, c, d] = words;
+    let not_token = gathered([not_token(a), not_token(b), not_token(c), not_token(d)]);
+    let spaces = gathered([
+        bytes_equal(a, SP),
+        bytes_equal(b, SP),
+        bytes_equal(c, SP),
+        bytes_equal(d, SP),
+    ]);
+    let letters = gathered([letters(a), letters(b), letters(c), letters(d)]);
+    // Of what lies beyond the head, the best is thought: there are a space and a letter.
+    let beyond = if longer { 1 << HEAD } else { 0 };
+    let end = (not_token | beyond) & (not_token | beyond).wrapping_neg();
+    let ends_well = (spaces | beyond) & ((letters | beyond | beyond << 1) >> 1);
+    if end & ends_well != 0 && not_token & 1 == 0 {
+        Class::OtherRequest
+    } else {
+        Class::Garbage
+    }
 }
 
 #[cfg(test)]

@@ -80,11 +80,34 @@ fn one_space_and_nothing_else_follows_the_method() {
 }
 
 #[test]
-fn the_longest_unknown_method() {
+fn an_unknown_method_may_have_any_length() {
     let line = |length: usize| [&vec![b'M'; length][..], b" sip:a"].concat();
-    check(&line(METHOD_MAX), Class::OtherRequest);
-    check(&line(METHOD_MAX + 1), Class::Garbage);
     check(&line(0), Class::Garbage);
+    for length in 1..HEAD - 1 {
+        check(&line(length), Class::OtherRequest);
+    }
+    // The space is the head's last byte, and the URI is not seen.
+    check(&line(HEAD - 1), Class::OtherRequest);
+    check(&line(HEAD - 1)[..HEAD], Class::Garbage);
+    check(&line(HEAD), Class::OtherRequest);
+    check(&line(1000), Class::OtherRequest);
+}
+
+/// What might be a method beyond the head is one only if all that is seen of it is a token, and something follows.
+#[test]
+fn a_head_full_of_token() {
+    let token = [b'M'; HEAD + 1];
+    check(&token, Class::OtherRequest);
+    check(&token[..HEAD], Class::Garbage);
+    for index in 0..HEAD {
+        for other in [0, b'/', b'=', b'\t', 0x7f, 0x80, 0xff] {
+            let mut text = token;
+            text[index] = other;
+            check(&text, Class::Garbage);
+        }
+    }
+    // Leading line ends leave less to see than a head.
+    check(&[b"\r\n".as_slice(), &token].concat(), Class::Garbage);
 }
 
 #[test]
@@ -188,9 +211,10 @@ fn leading_line_ends() {
 }
 
 #[test]
-fn leading_line_ends_leave_room_for_the_longest_method() {
-    let line = [b"\r\n\r\n\r\n\r\n".as_slice(), &[b'M'; METHOD_MAX], b" sip:a"].concat();
-    check(&line, Class::OtherRequest);
+fn leading_line_ends_leave_room_for_a_method() {
+    let line = |length| [b"\r\n\r\n\r\n\r\n".as_slice(), &vec![b'M'; length], b" sip:a"].concat();
+    check(&line(HEAD - SKIP_MAX - 2), Class::OtherRequest);
+    check(&line(HEAD - SKIP_MAX - 1), Class::Garbage);
 }
 
 /// A truncated request is garbage until enough of it is there to tell the method.
@@ -218,10 +242,9 @@ fn rfc_4475() {
             &b"INVITE sip:vivekg@chair-dnrc.example.com;unknownparam SIP/2.0"[..],
             Class::Invite,
         ),
-        // A legal method of 44 characters is beyond what the head can tell from other text.
         (
             b"!interesting-Method0123456789_*+`.%indeed'~ sip:1_unusual.URI~(to-be!sure)",
-            Class::Garbage,
+            Class::OtherRequest,
         ),
         (
             b"INVITE sip:sips%3Auser%40example.com@example.net SIP/2.0",
@@ -292,10 +315,23 @@ fn reference(payload: &[u8]) -> Class {
     if head.len() >= 4 && head[..4].eq_ignore_ascii_case(b"SIP/") {
         return Class::Response;
     }
-    let Some(space) = head.iter().position(|byte| *byte == b' ') else {
-        return Class::Garbage;
+    let token = |text: &[u8]| {
+        text.iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(byte))
     };
-    let next = head.get(space + 1).copied().unwrap_or(0);
+    let Some(space) = head.iter().position(|byte| *byte == b' ') else {
+        return if payload.len() > HEAD && head.len() == HEAD && token(&head) {
+            Class::OtherRequest
+        } else {
+            Class::Garbage
+        };
+    };
+    let beyond = if payload.len() > HEAD && skip == 0 {
+        b'a'
+    } else {
+        0
+    };
+    let next = head.get(space + 1).copied().unwrap_or(beyond);
     let method = &head[..space];
     let known = match method {
         b"REGISTER" => Some(Class::Register),
@@ -306,14 +342,7 @@ fn reference(payload: &[u8]) -> Class {
     };
     match known {
         Some(class) if next != b' ' => class,
-        None if (1..=METHOD_MAX).contains(&space)
-            && method
-                .iter()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(byte))
-            && next.is_ascii_alphabetic() =>
-        {
-            Class::OtherRequest
-        }
+        None if space > 0 && token(method) && next.is_ascii_alphabetic() => Class::OtherRequest,
         _ => Class::Garbage,
     }
 }
@@ -339,6 +368,7 @@ fn payload() -> impl Strategy<Value = Vec<u8>> {
             b"\0\x01\0\0\x21\x12\xa4\x42",
             b"S",
             b"~!",
+            b"LongMethodWithoutEnd",
             b"\x80",
         ])
         .prop_map(<[u8]>::to_vec),
