@@ -20,9 +20,9 @@ use super::{
     link::{self, Link},
 };
 use crate::{
-    bans::{Scope, Target},
+    bans::Target,
     dataplane::{ImageError, KernelBan},
-    detect::{Decision, Engine, Observation},
+    detect::{Conclusion, Decision, Engine, Observation},
 };
 
 /// A data plane without a kernel: the pipeline with tables in memory.
@@ -103,7 +103,7 @@ struct Analysis<'a, P> {
     /// Time of the first packet, since the Unix epoch.
     epoch: Option<Duration>,
     last: Duration,
-    decisions: Vec<Decision>,
+    conclusions: Vec<Conclusion>,
 }
 
 impl<'a, P: Plane> Analysis<'a, P> {
@@ -116,7 +116,7 @@ impl<'a, P: Plane> Analysis<'a, P> {
             sources: HashMap::new(),
             epoch: None,
             last: START,
-            decisions: Vec::new(),
+            conclusions: Vec::new(),
         }
     }
 
@@ -140,11 +140,13 @@ impl<'a, P: Plane> Analysis<'a, P> {
         }
         for (header, payload) in self.plane.take_events() {
             if let Some(observation) = Observation::from_event(&header, &payload) {
-                self.engine.observe(&observation, &mut self.decisions);
+                self.engine.observe(&observation, &mut self.conclusions);
             }
         }
-        for decision in std::mem::take(&mut self.decisions) {
-            self.decided(decision);
+        for conclusion in std::mem::take(&mut self.conclusions) {
+            if let Conclusion::Ban(decision) = conclusion {
+                self.decided(decision);
+            }
         }
     }
 
@@ -209,7 +211,7 @@ impl<'a, P: Plane> Analysis<'a, P> {
         let mut failed = None;
         if !decision.shadow {
             let ban = KernelBan {
-                scope: Scope::Sip,
+                scope: decision.scope,
                 expires: Some(decision.time.saturating_add(decision.ban_for)),
             };
             failed = self.plane.ban(decision.target, ban).err();

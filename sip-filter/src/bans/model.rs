@@ -143,6 +143,12 @@ pub struct Evidence {
     /// The deciding packet.
     #[serde(with = "crate::units::rfc3339")]
     pub last_seen: SystemTime,
+    /// Different accounts or numbers among them, where the rule looks at these.
+    #[serde(default)]
+    pub accounts: u64,
+    /// Whether the source had shown that the address is its own.
+    #[serde(default)]
+    pub proven: bool,
     /// Sample of what was sent: start line and User-Agent, printable characters only, shortened.
     pub sample: Vec<String>,
 }

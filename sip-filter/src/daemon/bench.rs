@@ -75,12 +75,17 @@ impl Bench {
             ban_for: Duration::from_secs(300),
             shadow,
             earlier_offences: 0,
+            proven: true,
+            sliding: false,
+            scope: Scope::Sip,
             evidence: Evidence {
                 count: 500,
                 threshold: 100,
                 window_seconds: 10,
                 first_seen: self.clock.wall,
                 last_seen: self.clock.wall,
+                accounts: 0,
+                proven: true,
                 sample: vec!["INVITE sip:100@192.0.2.1 SIP/2.0".to_owned()],
             },
         };

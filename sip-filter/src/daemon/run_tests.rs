@@ -13,7 +13,7 @@ use crate::{
     bans::{Evidence, Scope, Target},
     config::Overrides,
     daemon::{BanOrder, Length, PacketEvent, Unban, fake::Fake},
-    detect::{Decision, DetectConfig, Observation, Rule},
+    detect::{Conclusion, Decision, DetectConfig, Observation, Rule},
 };
 
 /// Bans every third request of a source.
@@ -23,27 +23,32 @@ struct EveryThird {
 }
 
 impl Detector for EveryThird {
-    fn observe(&mut self, observation: &Observation<'_>, decisions: &mut Vec<Decision>) {
+    fn observe(&mut self, observation: &Observation<'_>, conclusions: &mut Vec<Conclusion>) {
         let target = Target::of_source(observation.source, 64);
         let seen = self.seen.entry(target).or_default();
         *seen += 1;
         if *seen >= 3 {
-            decisions.push(Decision {
+            conclusions.push(Conclusion::Ban(Decision {
                 time: observation.time,
                 target,
                 rule: Rule::FloodInvite,
                 ban_for: Duration::from_secs(60),
                 shadow: false,
                 earlier_offences: 0,
+                proven: true,
+                sliding: false,
+                scope: Scope::Sip,
                 evidence: Evidence {
                     count: *seen,
                     threshold: 3,
                     window_seconds: 1,
                     first_seen: SystemTime::UNIX_EPOCH,
                     last_seen: SystemTime::UNIX_EPOCH,
+                    accounts: 0,
+                    proven: true,
                     sample: Vec::new(),
                 },
-            });
+            }));
         }
     }
 

@@ -5,20 +5,20 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use sip_filter_common::{abi::EventKind, sip::Class};
+use sip_filter_common::abi::EventKind;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{ControlHandle, PacketEvent};
 use crate::{
     bans::{Clock, Target},
-    detect::{Decision, DetectConfig, Observation},
+    detect::{Conclusion, DetectConfig, Observation},
 };
 
 /// What the daemon needs of the detection engine.
 pub trait Detector: Send {
     /// Takes note of what was seen, and appends what follows from it.
-    fn observe(&mut self, observation: &Observation<'_>, decisions: &mut Vec<Decision>);
+    fn observe(&mut self, observation: &Observation<'_>, conclusions: &mut Vec<Conclusion>);
 
     /// States what the wall clock shows at a boot time.
     fn set_wall(&mut self, time: Duration, wall: SystemTime);
@@ -51,7 +51,7 @@ pub(super) async fn watch(
     prefix6: u8,
     shutdown: CancellationToken,
 ) {
-    let mut decisions = Vec::new();
+    let mut conclusions = Vec::new();
     loop {
         let batch = tokio::select! {
             biased;
@@ -81,12 +81,14 @@ pub(super) async fn watch(
                 let target = Target::of_source(observation.source, prefix6);
                 floods.push((target, observation.class, event.header.dropped != 0));
             }
-            detector.observe(&observation, &mut decisions);
+            detector.observe(&observation, &mut conclusions);
             // At once: the packets behind this one are to be dropped by the kernel, not to be looked at here.
-            if !decisions.is_empty() {
+            if !conclusions.is_empty() {
                 handle.with(|controller, clock| {
-                    for decision in decisions.drain(..) {
-                        controller.apply(&decision, clock);
+                    for conclusion in conclusions.drain(..) {
+                        if let Conclusion::Ban(decision) = conclusion {
+                            controller.apply(&decision, clock);
+                        }
                     }
                 });
             }
@@ -103,22 +105,5 @@ pub(super) async fn watch(
 
 /// An event as the engine sees it; `None` if it is of a kind or class of another version.
 pub(super) fn observation(event: &PacketEvent) -> Option<Observation<'_>> {
-    let header = &event.header;
-    let kind = EventKind::from_number(header.kind)?;
-    // The engine judges what sources send; it does not know the other kinds yet.
-    if !matches!(kind, EventKind::Snapshot | EventKind::OverLimit) {
-        return None;
-    }
-    Some(Observation {
-        time: Duration::from_nanos(header.time),
-        source: header.source.to_ip(),
-        source_port: header.source_port,
-        destination: header.destination.to_ip(),
-        destination_port: header.destination_port,
-        protocol: header.protocol,
-        class: Class::from_number(header.class)?,
-        kind,
-        count: header.count.max(1),
-        payload: &event.payload,
-    })
+    Observation::from_event(&event.header, &event.payload)
 }

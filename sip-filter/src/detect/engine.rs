@@ -5,13 +5,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use sip_filter_common::sip::Class;
+use sip_filter_common::{abi::EventKind, sip::Class};
 
 use super::{
-    Decision, DetectConfig, Observation, Rule, RuleSettings, SignatureSettings, bounded::Bounded,
-    offences::Offences, sample, signature::Signatures, window::Window,
+    Conclusion, Decision, DetectConfig, Observation, Proof, Rule, RuleSettings, SignatureSettings, Standing,
+    bounded::Bounded, offences::Offences, sample, signature::Signatures, window::Window,
 };
-use crate::bans::{Evidence, Target};
+use crate::bans::{Evidence, Scope, Target};
 
 /// Samples in the evidence of a decision.
 const SAMPLES: usize = 3;
@@ -94,23 +94,41 @@ impl Engine {
         moved.unwrap_or(wall)
     }
 
-    /// Takes note of what was seen, and appends what follows from it to `decisions`.
-    pub fn observe(&mut self, observation: &Observation<'_>, decisions: &mut Vec<Decision>) {
+    /// Takes note of what was seen, and appends what follows from it to `conclusions`.
+    pub fn observe(&mut self, observation: &Observation<'_>, conclusions: &mut Vec<Conclusion>) {
         self.observations += 1;
         // The clearer sign first: it is the better reason to give.
         let scans = self.config.scanner_signature.enabled
             && observation.class.is_request()
             && self.signatures.match_request(observation.payload);
         if scans {
-            decisions.extend(self.count(observation, Rule::ScannerSignature));
+            conclusions.extend(
+                self.count(observation, Rule::ScannerSignature)
+                    .map(Conclusion::Ban),
+            );
         }
-        decisions.extend(self.count(observation, flood_rule(observation.class)));
+        if observation.kind != EventKind::Response {
+            let rule = flood_rule(observation.class);
+            conclusions.extend(self.count(observation, rule).map(Conclusion::Ban));
+        }
     }
 
     /// Puts back the memory of earlier offences after a restart: `count` of them, the last ban of which ends or
     /// ended at `ended`.
     pub fn restore_offences(&mut self, target: Target, count: u32, ended: SystemTime) {
         self.offences.restore(target, count, ended);
+    }
+
+    /// Puts back a registration after a restart, which ends at `until` on the clock of the observations.
+    pub fn restore_trust(&mut self, _target: Target, _account: &str, _until: Duration) {}
+
+    /// Puts back a proof after a restart, which is believed until `until` on the clock of the observations.
+    pub fn restore_proof(&mut self, _target: Target, _by: Proof, _until: Duration) {}
+
+    /// What is known of a source at a time on the clock of the observations.
+    #[must_use]
+    pub fn standing(&self, _target: Target, _now: Duration) -> Standing {
+        Standing::default()
     }
 
     /// Forgets counts and offences of a target, for when an operator lifts its ban: it starts anew.
@@ -226,12 +244,17 @@ impl Engine {
             ban_for,
             shadow,
             earlier_offences,
+            proven: true,
+            sliding: false,
+            scope: Scope::Sip,
             evidence: Evidence {
                 count,
                 threshold: settings.threshold,
                 window_seconds: settings.window.as_secs(),
                 first_seen: self.wall(first),
                 last_seen: now,
+                accounts: 0,
+                proven: true,
                 sample,
             },
         })

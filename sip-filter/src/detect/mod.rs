@@ -1,6 +1,7 @@
-//! Pure detection: observations in, decisions out; time is passed in, nothing is read or written.
+//! Pure detection: observations in, conclusions out; time is passed in, nothing is read or written.
 
 mod bounded;
+mod conclusion;
 mod config;
 mod engine;
 mod offences;
@@ -17,30 +18,33 @@ use sip_filter_common::{
 };
 
 pub use self::{
-    config::{DetectConfig, RuleSettings, SignatureSettings},
+    conclusion::{Alarm, Conclusion, Counter, Decision, Proof, Proven, Standing, Trusted},
+    config::{
+        AccountScanSettings, AuthFailureSettings, DetectConfig, DialplanSettings, DistributedSettings,
+        NetworkSettings, RuleSettings, SignatureSettings,
+    },
     engine::{Engine, EngineStats},
     rule::Rule,
 };
-use crate::bans::{Evidence, Target};
 
 /// One thing seen on the wire, live from the kernel's ring buffer or from a capture.
 #[derive(Clone, Copy, Debug)]
 pub struct Observation<'a> {
     /// Time of the packet on the clock of its source (boot time, or the capture's); not assumed to be monotonic.
     pub time: Duration,
-    /// Source address.
+    /// Address of the remote party, be it the sender or whom a response goes to.
     pub source: IpAddr,
-    /// Source port.
+    /// Its port.
     pub source_port: u16,
-    /// Destination address.
+    /// Our address.
     pub destination: IpAddr,
-    /// Destination port.
+    /// Our port.
     pub destination_port: u16,
     /// IP protocol number, 17 or 6.
     pub protocol: u8,
     /// Traffic class.
     pub class: Class,
-    /// Admitted packet with payload, or packets over a limit.
+    /// Admitted packet with payload, packets over a limit, or a response to the source.
     pub kind: EventKind,
     /// Packets this stands for, at least 1.
     pub count: u32,
@@ -49,9 +53,11 @@ pub struct Observation<'a> {
 }
 
 impl<'a> Observation<'a> {
-    /// What the data plane reported. `None` for an event of a kind or class this version does not know.
+    /// What the data plane reported. `None` for a copy of a dropped frame, which is for captures only, and for an
+    /// event of a kind or class this version does not know.
     #[must_use]
     pub fn from_event(header: &EventHeader, payload: &'a [u8]) -> Option<Self> {
+        let kind = EventKind::from_number(header.kind).filter(|kind| *kind != EventKind::Dropped)?;
         Some(Self {
             time: Duration::from_nanos(header.time),
             source: header.source.to_ip(),
@@ -60,28 +66,9 @@ impl<'a> Observation<'a> {
             destination_port: header.destination_port,
             protocol: header.protocol,
             class: Class::from_number(header.class)?,
-            kind: EventKind::from_number(header.kind)?,
+            kind,
             count: header.count.max(1),
             payload,
         })
     }
-}
-
-/// What a rule decided.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decision {
-    /// When, on the clock of the observations.
-    pub time: Duration,
-    /// Whom it concerns.
-    pub target: Target,
-    /// Which rule.
-    pub rule: Rule,
-    /// How long to ban.
-    pub ban_for: Duration,
-    /// Decide and report only, do not enforce.
-    pub shadow: bool,
-    /// How often this target was banned before, within the memory of the engine.
-    pub earlier_offences: u32,
-    /// What the rule saw; its wall-clock times are those of [`Engine::wall`].
-    pub evidence: Evidence,
 }

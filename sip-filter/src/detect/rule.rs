@@ -14,13 +14,25 @@ pub enum Rule {
     FloodOptions,
     /// Too many requests of other methods, or other traffic on a protected port.
     FloodOther,
-    /// A header names a known scanner.
+    /// Requests that bear the marks of a known scanner.
     ScannerSignature,
+    /// Credentials refused again and again.
+    AuthFailure,
+    /// Many accounts tried without success.
+    AccountScan,
+    /// Many numbers dialled in vain by somebody who is not registered.
+    DialplanProbe,
+    /// Much that is not SIP.
+    Garbage,
+    /// Credentials for one account refused to many sources. Alarms only.
+    DistributedAuth,
+    /// Many bans in one network.
+    NetworkAggregate,
 }
 
 impl Rule {
     /// Number of rules.
-    pub const COUNT: usize = 5;
+    pub const COUNT: usize = 11;
 
     /// All rules, in the order of their declaration: `ALL[rule as usize] == rule`.
     pub const ALL: [Self; Self::COUNT] = [
@@ -29,6 +41,12 @@ impl Rule {
         Self::FloodOptions,
         Self::FloodOther,
         Self::ScannerSignature,
+        Self::AuthFailure,
+        Self::AccountScan,
+        Self::DialplanProbe,
+        Self::Garbage,
+        Self::DistributedAuth,
+        Self::NetworkAggregate,
     ];
 
     /// The stable name.
@@ -40,7 +58,22 @@ impl Rule {
             Self::FloodOptions => "flood-options",
             Self::FloodOther => "flood-other",
             Self::ScannerSignature => "scanner-signature",
+            Self::AuthFailure => "auth-failure",
+            Self::AccountScan => "account-scan",
+            Self::DialplanProbe => "dialplan-probe",
+            Self::Garbage => "garbage",
+            Self::DistributedAuth => "distributed-auth",
+            Self::NetworkAggregate => "network-aggregate",
         }
+    }
+
+    /// Whether the rule goes by volume alone. Trusted sources are never banned by such a rule.
+    #[must_use]
+    pub const fn by_volume(self) -> bool {
+        matches!(
+            self,
+            Self::FloodRegister | Self::FloodInvite | Self::FloodOptions | Self::FloodOther | Self::Garbage
+        )
     }
 }
 

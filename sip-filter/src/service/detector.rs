@@ -8,7 +8,7 @@ use std::{
 use crate::{
     bans::Target,
     daemon::Detector,
-    detect::{Decision, DetectConfig, Engine, EngineStats, Observation},
+    detect::{Conclusion, DetectConfig, Engine, EngineStats, Observation},
 };
 
 /// Cheap to clone.
@@ -31,8 +31,8 @@ impl SharedEngine {
 }
 
 impl Detector for SharedEngine {
-    fn observe(&mut self, observation: &Observation<'_>, decisions: &mut Vec<Decision>) {
-        self.lock().observe(observation, decisions);
+    fn observe(&mut self, observation: &Observation<'_>, conclusions: &mut Vec<Conclusion>) {
+        self.lock().observe(observation, conclusions);
     }
 
     fn set_wall(&mut self, time: Duration, wall: SystemTime) {

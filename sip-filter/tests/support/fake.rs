@@ -67,6 +67,8 @@ impl Fake {
                 window_seconds: 60,
                 first_seen: now() - Duration::from_secs(61),
                 last_seen: now() - Duration::from_secs(60),
+                accounts: 0,
+                proven: true,
                 sample: vec![
                     "OPTIONS sip:100@198.51.100.1 SIP/2.0".to_owned(),
                     "User-Agent: friendly-scanner".to_owned(),
