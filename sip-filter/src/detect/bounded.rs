@@ -88,6 +88,15 @@ impl<K: Copy + Eq + Hash, V> Bounded<K, V> {
 
     /// The value of `key`, made if absent, and now the one used last.
     pub(super) fn touch(&mut self, key: K, stale: impl Fn(&V) -> bool, make: impl FnOnce() -> V) -> &mut V {
+        self.slot(key, stale).get_or_insert_with(make)
+    }
+
+    /// Sets the value of `key`, which is now the one used last.
+    pub(super) fn put(&mut self, key: K, stale: impl Fn(&V) -> bool, value: V) {
+        *self.slot(key, stale) = Some(value);
+    }
+
+    fn slot(&mut self, key: K, stale: impl Fn(&V) -> bool) -> &mut Option<V> {
         let place = match self.index.get(&key) {
             Some(&place) => {
                 let list = self.node(place).list;
@@ -105,7 +114,7 @@ impl<K: Copy + Eq + Hash, V> Bounded<K, V> {
                 place
             }
         };
-        self.nodes[place as usize].value.get_or_insert_with(make)
+        &mut self.nodes[place as usize].value
     }
 
     /// Moves `key` to the protected list.
@@ -130,6 +139,12 @@ impl<K: Copy + Eq + Hash, V> Bounded<K, V> {
         self.unlink(place);
         self.free.push(place);
         self.nodes[place as usize].value.take()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.nodes
+            .iter()
+            .filter_map(|node| Some((&node.key, node.value.as_ref()?)))
     }
 
     pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {

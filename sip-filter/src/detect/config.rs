@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::rules::MOST;
 pub use self::rules::{
     AccountScanSettings, AuthFailureSettings, DialplanSettings, DistributedSettings, NetworkSettings,
     RuleSettings, SignatureSettings,

@@ -1,36 +1,63 @@
-//! The engine: counts observations per source and rule, and decides.
+//! The engine: what it keeps, and its interface.
+
+mod decide;
+mod request;
+mod response;
+mod volume;
 
 use std::{
     net::IpAddr,
     time::{Duration, SystemTime},
 };
 
-use sip_filter_common::{abi::EventKind, sip::Class};
+use sip_filter_common::abi::EventKind;
 
 use super::{
-    Conclusion, Decision, DetectConfig, Observation, Proof, Rule, RuleSettings, SignatureSettings, Standing,
-    bounded::Bounded, offences::Offences, sample, signature::Signatures, window::Window,
+    Conclusion, Counter, DetectConfig, Observation, Proof, Rule, Standing,
+    accounts::Accounts,
+    bounded::Bounded,
+    exchanges::Exchanges,
+    keys::key,
+    networks::Networks,
+    offences::Offences,
+    signature::Signatures,
+    standings::Standings,
+    trials::{Trials, Which},
+    window::Window,
 };
-use crate::bans::{Evidence, Scope, Target};
+use crate::bans::Target;
 
 /// Samples in the evidence of a decision.
 const SAMPLES: usize = 3;
 
-/// A source that has reached this part of a threshold keeps its place when memory is short.
-const NOTEWORTHY: u64 = 8;
+/// Part of [`DetectConfig::max_sources`] of which trials are remembered.
+const SCANS: usize = 8;
 
-/// The detection engine. Deterministic: the same observations give the same decisions.
+/// The detection engine. Deterministic: the same observations give the same conclusions.
 ///
-/// Memory is bounded by [`DetectConfig::max_sources`]. When more sources are seen at the same time, those give way
-/// that were idle for longest and stayed below an eighth of every threshold, so that a flood of new (or forged)
-/// addresses washes out its own counters and not those of a source that is being watched.
+/// Memory is bounded by [`DetectConfig::max_sources`], [`DetectConfig::max_accounts`] and
+/// [`DetectConfig::max_transactions`]. When more sources are seen at the same time, those give way that were idle for
+/// longest and stayed below an eighth of every threshold, so that a flood of new (or forged) addresses washes out its
+/// own counters and not those of a source that is being watched.
+///
+/// What may be forged is not held against anybody for long. A UDP packet proves nothing about who sent it, so
+/// - a source that never returned a nonce of ours, completed a registration or carried SIP both ways over TCP is
+///   banned for [`DetectConfig::unproven_ban`] at most;
+/// - nothing that somebody else can send in its name is held against a source that is registered, or whose
+///   credentials were accepted within [`DetectConfig::trust_time`]: only credentials that answer a challenge which
+///   went to this very address, and what came over TCP and was answered.
 #[derive(Debug)]
 pub struct Engine {
     config: DetectConfig,
     signatures: Signatures,
     ipv6_prefix: u8,
     sources: Bounded<Target, Source>,
+    scans: Bounded<Target, Scan>,
+    exchanges: Exchanges,
+    accounts: Accounts,
+    standings: Standings,
     offences: Offences,
+    networks: Networks,
     wall: (Duration, SystemTime),
     observations: u64,
     decisions: [[u64; 2]; Rule::COUNT],
@@ -39,7 +66,25 @@ pub struct Engine {
 /// What is counted of one source.
 #[derive(Debug, Default)]
 struct Source {
-    windows: [Option<Box<Window>>; Rule::COUNT],
+    windows: [Option<Box<Window>>; WINDOWS],
+    last: Duration,
+}
+
+/// What [`Source::windows`] count: first the rules that count packets, by their number.
+const PACKETS: usize = Rule::ScannerSignature as usize + 1;
+const GARBAGE: usize = PACKETS;
+const OWN_CONTACT: usize = PACKETS + 1;
+/// Refused credentials for whatever account, in the longer and the shorter window.
+const REFUSED: usize = PACKETS + 2;
+const REFUSED_SHORT: usize = PACKETS + 3;
+const WINDOWS: usize = PACKETS + 4;
+
+/// What one source tried.
+#[derive(Debug, Default)]
+struct Scan {
+    accounts: Trials,
+    numbers: Trials,
+    samples: Vec<String>,
     last: Duration,
 }
 
@@ -56,6 +101,16 @@ pub struct EngineStats {
     pub sources_evicted: u64,
     /// Sources with earlier offences.
     pub offenders: usize,
+    /// Sources that have shown that their address is their own.
+    pub proven: usize,
+    /// Sources that are registered.
+    pub trusted: usize,
+    /// Pairs of source and account remembered.
+    pub accounts: usize,
+    /// Requests that wait for an answer.
+    pub pending: usize,
+    /// Challenges remembered.
+    pub nonces: usize,
     /// Decisions so far by rule, in the order of [`Rule::ALL`]: enforced, shadow.
     pub decisions: [[u64; 2]; Rule::COUNT],
 }
@@ -67,11 +122,16 @@ impl Engine {
     pub fn new(config: DetectConfig, ipv6_prefix: u8) -> Self {
         let capacity = config.max_sources as usize;
         Self {
-            signatures: signatures(&config),
+            signatures: Signatures::new(&config.scanner_signature),
+            sources: Bounded::new(capacity),
+            scans: Bounded::new(capacity / SCANS),
+            exchanges: Exchanges::new(config.max_transactions as usize),
+            accounts: Accounts::new(&config),
+            standings: Standings::new(capacity),
+            offences: Offences::new(capacity),
+            networks: Networks::new(),
             config,
             ipv6_prefix,
-            sources: Bounded::new(capacity),
-            offences: Offences::new(capacity),
             wall: (Duration::ZERO, SystemTime::UNIX_EPOCH),
             observations: 0,
             decisions: [[0; 2]; Rule::COUNT],
@@ -97,19 +157,21 @@ impl Engine {
     /// Takes note of what was seen, and appends what follows from it to `conclusions`.
     pub fn observe(&mut self, observation: &Observation<'_>, conclusions: &mut Vec<Conclusion>) {
         self.observations += 1;
-        // The clearer sign first: it is the better reason to give.
-        let scans = self.config.scanner_signature.enabled
-            && observation.class.is_request()
-            && self.signatures.match_request(observation.payload);
-        if scans {
-            conclusions.extend(
-                self.count(observation, Rule::ScannerSignature)
-                    .map(Conclusion::Ban),
-            );
-        }
-        if observation.kind != EventKind::Response {
-            let rule = flood_rule(observation.class);
-            conclusions.extend(self.count(observation, rule).map(Conclusion::Ban));
+        let target = self.target(observation.source);
+        match observation.kind {
+            EventKind::Response => self.response(observation, target, conclusions),
+            EventKind::Snapshot | EventKind::OverLimit => {
+                if observation.class.is_request() {
+                    // The clearer sign first: it is the better reason to give.
+                    self.signature(observation, target, conclusions);
+                    // What was dropped got no answer.
+                    if observation.kind == EventKind::Snapshot {
+                        self.request(observation, target, conclusions);
+                    }
+                }
+                self.volume(observation, target, conclusions);
+            }
+            EventKind::Dropped => {}
         }
     }
 
@@ -120,37 +182,104 @@ impl Engine {
     }
 
     /// Puts back a registration after a restart, which ends at `until` on the clock of the observations.
-    pub fn restore_trust(&mut self, _target: Target, _account: &str, _until: Duration) {}
+    pub fn restore_trust(&mut self, target: Target, account: &str, until: Duration) {
+        let since = until.saturating_sub(self.config.trust_time_max);
+        self.standings
+            .register(target, key(account.as_bytes()), since, until);
+    }
 
     /// Puts back a proof after a restart, which is believed until `until` on the clock of the observations.
-    pub fn restore_proof(&mut self, _target: Target, _by: Proof, _until: Duration) {}
+    pub fn restore_proof(&mut self, target: Target, by: Proof, until: Duration) {
+        let since = until.saturating_sub(self.config.proof_lifetime);
+        self.standings.put_proof(target, by, since, until);
+    }
 
     /// What is known of a source at a time on the clock of the observations.
     #[must_use]
-    pub fn standing(&self, _target: Target, _now: Duration) -> Standing {
-        Standing::default()
+    pub fn standing(&self, target: Target, now: Duration) -> Standing {
+        let mut counters = Vec::new();
+        let mut counted = |rule: Rule, count: u64| {
+            if count > 0 {
+                let threshold = self.config.settings(rule).threshold;
+                counters.push(Counter {
+                    rule,
+                    count,
+                    threshold,
+                });
+            }
+        };
+        let scan = self.scans.get(&target);
+        for rule in Rule::ALL {
+            let window = window_of(rule).and_then(|index| self.sources.get(&target)?.windows[index].as_ref());
+            let trials = |trials: fn(&Scan) -> &Trials, patience| {
+                let which = Which {
+                    now,
+                    window: self.config.settings(rule).window,
+                    patience,
+                    except: 0,
+                    evident: false,
+                };
+                scan.map_or(0, |scan| trials(scan).count_in(&which))
+            };
+            let count = match rule {
+                Rule::AccountScan => trials(|scan| &scan.accounts, self.config.account_scan.patience),
+                Rule::DialplanProbe => trials(|scan| &scan.numbers, self.config.dialplan_probe.patience),
+                _ => window.map_or(0, |window| window.total()),
+            };
+            counted(rule, count);
+        }
+        Standing {
+            proven: self.standings.proof(target, now),
+            trusted_until: self.standings.trusted_until(target, now),
+            accounts: self.standings.accounts(target, now),
+            counters,
+        }
     }
 
-    /// Forgets counts and offences of a target, for when an operator lifts its ban: it starts anew.
+    /// Ends the trust in a source, as when an operator bans it by hand. It is trusted again when it registers again.
+    pub fn distrust(&mut self, target: Target) {
+        self.standings.distrust(target);
+    }
+
+    /// Forgets counts and offences of a target, for when an operator lifts its ban: it starts anew. What it has
+    /// proven stays.
     pub fn forget(&mut self, target: Target) {
         self.sources.remove(&target);
+        self.scans.remove(&target);
         self.offences.forget(target);
+        self.networks.forget(target);
     }
 
     /// Puts new settings in force. Counters stay, except those of a rule whose window has changed.
     pub fn reload(&mut self, config: DetectConfig) {
-        for (index, rule) in Rule::ALL.into_iter().enumerate() {
-            if config.settings(rule).window != self.config.settings(rule).window {
-                for source in self.sources.values_mut() {
-                    source.windows[index] = None;
-                }
+        for rule in Rule::ALL {
+            if config.settings(rule).window != self.config.settings(rule).window
+                && let Some(index) = window_of(rule)
+            {
+                self.clear_windows(index);
             }
+        }
+        if config.auth_failure.burst_window != self.config.auth_failure.burst_window {
+            self.clear_windows(REFUSED_SHORT);
+        }
+        if config.scanner_signature.window != self.config.scanner_signature.window {
+            self.clear_windows(OWN_CONTACT);
         }
         let capacity = config.max_sources as usize;
         self.sources.set_capacity(capacity, |_| false);
+        self.scans.set_capacity(capacity / SCANS, |_| false);
+        self.standings.set_capacity(capacity);
         self.offences.set_capacity(capacity);
-        self.signatures = signatures(&config);
+        self.exchanges.set_capacity(config.max_transactions as usize);
+        self.accounts.reload(&self.config, &config);
+        self.signatures = Signatures::new(&config.scanner_signature);
         self.config = config;
+    }
+
+    fn clear_windows(&mut self, index: usize) {
+        for source in self.sources.values_mut() {
+            source.windows[index] = None;
+        }
     }
 
     /// The settings in force.
@@ -168,6 +297,11 @@ impl Engine {
             max_sources: self.config.max_sources as usize,
             sources_evicted: self.sources.evicted(),
             offenders: self.offences.len(),
+            proven: self.standings.len().0,
+            trusted: self.standings.len().1,
+            accounts: self.accounts.len().0,
+            pending: self.exchanges.len().0,
+            nonces: self.exchanges.len().1,
             decisions: self.decisions,
         }
     }
@@ -178,107 +312,33 @@ impl Engine {
         Target::of_source(ip, self.ipv6_prefix)
     }
 
-    fn count(&mut self, observation: &Observation<'_>, rule: Rule) -> Option<Decision> {
-        let settings = self.config.settings(rule);
-        if !settings.enabled {
-            return None;
-        }
-        let threshold = settings.threshold.max(1);
-        let target = self.target(observation.source);
-        let time = observation.time;
-        let longest = Rule::ALL
-            .iter()
-            .map(|rule| self.config.settings(*rule).window)
-            .max();
-        let longest = longest.unwrap_or_default();
-        let source = self.sources.touch(
-            target,
-            |source| time.abs_diff(source.last) >= longest,
-            Source::default,
-        );
-        source.last = time;
-        let window = source.windows[rule as usize].get_or_insert_default();
-        let total = window.add(time, settings.window, observation.count.max(1));
-        // Samples cost memory, so they are taken only of who comes close.
-        if total >= threshold / 2
-            && window.samples.len() < SAMPLES
-            && let Some(text) = sample::sample(observation.payload)
-            && !window.samples.contains(&text)
-        {
-            window.samples.push(text);
-        }
-        if total >= threshold / NOTEWORTHY && total > 1 {
-            self.sources.protect(&target);
-        }
-        if total < threshold {
-            return None;
-        }
-        self.decide(target, rule, time, settings)
+    /// Whether the source is registered, or was a moment ago: what can be forged is not held against it.
+    fn is_known(&self, target: Target, now: Duration) -> bool {
+        self.standings.trusted_until(target, now).is_some()
+            || self.standings.succeeded(target, now, self.config.trust_time)
     }
 
-    fn decide(
-        &mut self,
-        target: Target,
-        rule: Rule,
-        time: Duration,
-        settings: RuleSettings,
-    ) -> Option<Decision> {
-        let shadow = settings.shadow;
-        let now = self.wall(time);
-        if self.offences.banned(target, shadow, now) {
-            return None;
-        }
-        let source = self.sources.get_mut(&target)?;
-        let window = source.windows[rule as usize].as_mut()?;
-        let first = window.first_seen(settings.window);
-        let count = window.total();
-        let sample = std::mem::take(&mut window.samples);
-        // What led to this ban must not lead to the next one.
-        window.clear();
-        let (earlier_offences, ban_for) = self.offences.record(target, shadow, now, &self.config);
-        self.decisions[rule as usize][usize::from(shadow)] += 1;
-        Some(Decision {
-            time,
-            target,
-            rule,
-            ban_for,
-            shadow,
-            earlier_offences,
-            proven: true,
-            sliding: false,
-            scope: Scope::Sip,
-            evidence: Evidence {
-                count,
-                threshold: settings.threshold,
-                window_seconds: settings.window.as_secs(),
-                first_seen: self.wall(first),
-                last_seen: now,
-                accounts: 0,
-                proven: true,
-                sample,
-            },
-        })
+    fn scan(&mut self, target: Target, now: Duration) -> &mut Scan {
+        let longest = self.config.account_scan.slow_window;
+        let scan = self
+            .scans
+            .touch(target, |old| old.last.abs_diff(now) >= longest, Scan::default);
+        scan.last = now;
+        scan
     }
 }
 
-fn signatures(config: &DetectConfig) -> Signatures {
-    let SignatureSettings {
-        user_agents,
-        extra_user_agents,
-        ..
-    } = &config.scanner_signature;
-    Signatures::new(user_agents.iter().chain(extra_user_agents))
-}
-
-/// The flood rule that counts a class. Everything that reaches a protected port counts somewhere.
-const fn flood_rule(class: Class) -> Rule {
-    match class {
-        Class::Register => Rule::FloodRegister,
-        Class::Invite => Rule::FloodInvite,
-        Class::Options => Rule::FloodOptions,
-        Class::Subscribe | Class::OtherRequest | Class::Response | Class::KeepAlive | Class::Garbage => {
-            Rule::FloodOther
-        }
+/// The window in which a rule counts, if it counts in one.
+const fn window_of(rule: Rule) -> Option<usize> {
+    match rule {
+        Rule::FloodRegister
+        | Rule::FloodInvite
+        | Rule::FloodOptions
+        | Rule::FloodOther
+        | Rule::ScannerSignature => Some(rule as usize),
+        Rule::Garbage => Some(GARBAGE),
+        Rule::AuthFailure => Some(REFUSED),
+        Rule::AccountScan | Rule::DialplanProbe | Rule::DistributedAuth | Rule::NetworkAggregate => None,
     }
 }
 

@@ -1,13 +1,19 @@
 //! Pure detection: observations in, conclusions out; time is passed in, nothing is read or written.
 
+mod accounts;
 mod bounded;
 mod conclusion;
 mod config;
 mod engine;
+mod exchanges;
+mod keys;
+mod networks;
 mod offences;
 mod rule;
 mod sample;
 mod signature;
+mod standings;
+mod trials;
 mod window;
 
 use std::{net::IpAddr, time::Duration};

@@ -20,6 +20,8 @@ struct Offence {
     /// Begin and end of the last ban.
     banned: SystemTime,
     until: SystemTime,
+    /// It was a short ban of a source that is not proven.
+    unproven: bool,
 }
 
 impl Offence {
@@ -61,6 +63,44 @@ impl Offences {
         runs(false) || shadow && runs(true)
     }
 
+    /// Whether a ban of the target, which was not proven, ended within the time before `now`.
+    pub(super) fn returned(&self, target: Target, shadow: bool, now: SystemTime, within: Duration) -> bool {
+        let offence = self.by_target.get(&(target, shadow));
+        offence.is_some_and(|offence| {
+            offence.unproven
+                && now
+                    .duration_since(offence.until)
+                    .is_ok_and(|since| since < within)
+        })
+    }
+
+    /// Records a short ban of an unproven source, which is no offence: it may not have been that source at all.
+    /// Returns the length of the ban.
+    pub(super) fn record_unproven(
+        &mut self,
+        target: Target,
+        shadow: bool,
+        now: SystemTime,
+        config: &DetectConfig,
+    ) -> Duration {
+        let memory = config.memory;
+        let known = self.by_target.get(&(target, shadow));
+        let count = known
+            .filter(|offence| offence.remembered(now, memory))
+            .map_or(0, |offence| offence.count);
+        let ban_for = config.unproven_ban.min(config.ban_time);
+        let offence = Offence {
+            count,
+            banned: now,
+            until: now.checked_add(ban_for).unwrap_or(now),
+            unproven: true,
+        };
+        self.put((target, shadow), offence, |offence| {
+            !offence.remembered(now, memory)
+        });
+        ban_for
+    }
+
     /// Records an offence; returns the number of earlier ones and the length of the ban.
     pub(super) fn record(
         &mut self,
@@ -82,6 +122,7 @@ impl Offences {
                 count: earlier.saturating_add(1),
                 banned: now,
                 until: now.checked_add(ban_for).unwrap_or(now),
+                unproven: false,
             },
             |offence| !offence.remembered(now, memory),
         );
@@ -95,6 +136,7 @@ impl Offences {
                 count,
                 banned: ended,
                 until: ended,
+                unproven: false,
             };
             self.put((target, false), offence, |_| false);
         }
@@ -125,6 +167,13 @@ fn ban_time(config: &DetectConfig, earlier: u32) -> Duration {
 mod tests {
     use super::*;
 
+    fn config() -> DetectConfig {
+        DetectConfig {
+            ban_time: Duration::from_secs(60),
+            ..DetectConfig::default()
+        }
+    }
+
     fn target() -> Target {
         "192.0.2.1".parse().unwrap()
     }
@@ -135,7 +184,7 @@ mod tests {
 
     #[test]
     fn bans_double_up_to_the_cap() {
-        let config = DetectConfig::default();
+        let config = config();
         let times: Vec<u64> = (0..15)
             .map(|earlier| ban_time(&config, earlier).as_secs())
             .collect();
@@ -148,7 +197,7 @@ mod tests {
     fn memory_runs_from_the_end_of_the_ban() {
         let config = DetectConfig {
             memory: Duration::from_secs(100),
-            ..DetectConfig::default()
+            ..config()
         };
         let mut offences = Offences::new(10);
         assert_eq!(offences.record(target(), false, at(1_000), &config).0, 0);
@@ -163,7 +212,7 @@ mod tests {
     #[test]
     fn a_ban_runs_until_its_end_and_a_clock_set_back_does_not_prolong_it() {
         let mut offences = Offences::new(10);
-        offences.record(target(), false, at(1_000), &DetectConfig::default());
+        offences.record(target(), false, at(1_000), &config());
         for (time, banned) in [
             (1_000, true),
             (1_059, true),
@@ -179,19 +228,26 @@ mod tests {
     #[test]
     fn shadow_offences_prevent_no_ban() {
         let mut offences = Offences::new(10);
-        offences.record(target(), true, at(1_000), &DetectConfig::default());
+        offences.record(target(), true, at(1_000), &config());
         assert!(offences.banned(target(), true, at(1_001)));
         assert!(!offences.banned(target(), false, at(1_001)));
-        assert_eq!(
-            offences
-                .record(target(), false, at(1_001), &DetectConfig::default())
-                .0,
-            0
-        );
+        assert_eq!(offences.record(target(), false, at(1_001), &config()).0, 0);
         offences.forget(target());
         assert!(!offences.banned(target(), true, at(1_001)));
         // While a real ban runs, a rule in rehearsal would see nothing.
-        offences.record(target(), false, at(1_001), &DetectConfig::default());
+        offences.record(target(), false, at(1_001), &config());
         assert!(offences.banned(target(), true, at(1_002)));
+    }
+
+    #[test]
+    fn short_bans_are_no_offences() {
+        let mut offences = Offences::new(10);
+        assert_eq!(offences.record(target(), false, at(1_000), &config()).0, 0);
+        let length = offences.record_unproven(target(), false, at(2_000), &config());
+        assert_eq!(length, Duration::from_secs(30));
+        assert!(offences.banned(target(), false, at(2_029)) && !offences.banned(target(), false, at(2_030)));
+        assert!(offences.returned(target(), false, at(2_059), length));
+        assert!(!offences.returned(target(), false, at(2_060), length));
+        assert_eq!(offences.record(target(), false, at(2_030), &config()).0, 1);
     }
 }

@@ -1,6 +1,10 @@
 //! Scanners that say who they are.
 
-use sip_filter_common::sip::{HeaderName, Message};
+use std::net::IpAddr;
+
+use sip_filter_common::sip::{Class, Contact, HeaderName, Message};
+
+use super::SignatureSettings;
 
 /// User-Agents of attack tools, as `user_agents` in the configuration.
 ///
@@ -33,6 +37,8 @@ pub(super) const SHORTEST: usize = 3;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Signatures {
     patterns: Vec<Pattern>,
+    from_tags: Vec<Vec<u8>>,
+    addresses: Vec<Vec<u8>>,
 }
 
 #[derive(Clone, Debug)]
@@ -41,8 +47,19 @@ struct Pattern {
     prefix: bool,
 }
 
+/// Marks of a scanner in a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// None.
+    None,
+    /// A phone set up wrongly could do it once or twice: its Contact is the server.
+    OwnContact,
+    /// Nothing else does it.
+    Scanner,
+}
+
 impl Signatures {
-    pub(super) fn new<'a>(patterns: impl IntoIterator<Item = &'a String>) -> Self {
+    pub(super) fn new(settings: &SignatureSettings) -> Self {
         let pattern = |text: &String| {
             let (text, prefix) = match text.strip_suffix('*') {
                 Some(text) => (text, true),
@@ -53,16 +70,24 @@ impl Signatures {
                 prefix,
             }
         };
+        let bytes = |list: &[String]| list.iter().map(|text| text.as_bytes().to_vec()).collect();
         Self {
-            patterns: patterns.into_iter().map(pattern).collect(),
+            patterns: settings
+                .user_agents
+                .iter()
+                .chain(&settings.extra_user_agents)
+                .map(pattern)
+                .collect(),
+            from_tags: bytes(&settings.from_tags),
+            addresses: bytes(&settings.addresses),
         }
     }
 
-    /// Whether the request was sent by a scanner that says so.
+    /// The marks of a request sent to `server`.
     ///
-    /// A request with more than one Via was relayed: its User-Agent names the program of somebody behind the
-    /// sender. A carrier must not be banned for a caller of its customer's, so such a request is not judged.
-    pub(super) fn match_request(&self, payload: &[u8]) -> bool {
+    /// A request with more than one Via was relayed: it tells about somebody behind the sender. A carrier must not
+    /// be banned for a caller of its customer's, so such a request is not judged.
+    pub(super) fn mark(&self, class: Class, payload: &[u8], server: IpAddr) -> Mark {
         const VIA: HeaderName = HeaderName::new("Via", Some(b'v'));
         let message = Message::new(payload);
         let mut matched = false;
@@ -74,7 +99,37 @@ impl Signatures {
                 matched |= self.match_agent(header.value, header.complete);
             }
         }
-        matched && hops < 2
+        if hops >= 2 {
+            return Mark::None;
+        }
+        if matched || self.match_parties(&message) {
+            return Mark::Scanner;
+        }
+        let own = |contact: Contact<'_>| contact.address.is_some_and(|address| is(address.host, server));
+        if class == Class::Register && message.contacts().any(own) {
+            return Mark::OwnContact;
+        }
+        Mark::None
+    }
+
+    fn match_parties(&self, message: &Message<'_>) -> bool {
+        let Some(from) = message.from() else {
+            return false;
+        };
+        if from
+            .tag
+            .is_some_and(|tag| self.from_tags.iter().any(|known| known == tag))
+        {
+            return true;
+        }
+        let (Some(user), Some(to)) = (from.user, message.to()) else {
+            return false;
+        };
+        let listed = |address: &Vec<u8>| {
+            let at = address.iter().position(|byte| *byte == b'@');
+            at.is_some_and(|at| address[..at] == *user && address[at + 1..] == *from.host)
+        };
+        to.user == Some(user) && to.host == from.host && self.addresses.iter().any(listed)
     }
 
     fn match_agent(&self, agent: &[u8], complete: bool) -> bool {
@@ -95,13 +150,28 @@ impl Signatures {
     }
 }
 
+/// Whether a host, as it stands in a URI, is this address.
+fn is(host: &[u8], address: IpAddr) -> bool {
+    let host = std::str::from_utf8(host)
+        .ok()
+        .and_then(|text| text.parse::<IpAddr>().ok());
+    host.is_some_and(|host| host.to_canonical() == address.to_canonical())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const SERVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 10));
+
+    impl Signatures {
+        fn match_request(&self, payload: &[u8]) -> bool {
+            self.mark(Class::Register, payload, SERVER) == Mark::Scanner
+        }
+    }
+
     fn default() -> Signatures {
-        let list: Vec<String> = DEFAULT.iter().map(|text| (*text).to_owned()).collect();
-        Signatures::new(&list)
+        Signatures::new(&SignatureSettings::default())
     }
 
     fn request(headers: &str) -> String {
@@ -165,10 +235,46 @@ mod tests {
 
     #[test]
     fn a_value_cut_off_equals_nothing() {
-        let exact = Signatures::new(&["scan".to_owned()]);
+        let exact = Signatures::new(&SignatureSettings {
+            user_agents: vec!["scan".to_owned()],
+            ..SignatureSettings::default()
+        });
         assert!(exact.match_request(b"X\r\nUser-Agent: SCAN\r\n\r\n"));
         assert!(!exact.match_request(b"X\r\nUser-Agent: scan"));
         assert!(!exact.match_request(b"X\r\nUser-Agent: scanner\r\n\r\n"));
         assert!(default().match_request(b"X\r\nUser-Agent: friendly-scanner"));
+    }
+
+    #[test]
+    fn marks_that_a_changed_user_agent_does_not_hide() {
+        let mark = |class, headers: &str| {
+            let text = format!("REGISTER sip:192.0.2.10 SIP/2.0\r\n{headers}\r\n\r\n");
+            default().mark(class, text.as_bytes(), SERVER)
+        };
+        let register = |headers: &str| mark(Class::Register, headers);
+        assert_eq!(register("f: <sip:1001@192.0.2.10>;tag=3206210844"), Mark::Scanner);
+        assert_eq!(register("f: <sip:1001@192.0.2.10>;tag=32062108445"), Mark::None);
+        let svmap = "\"sipvicious\"<sip:100@1.1.1.1>";
+        assert_eq!(
+            register(&format!("From: {svmap};tag=1\r\nTo: {svmap}")),
+            Mark::Scanner
+        );
+        assert_eq!(
+            register(&format!("From: {svmap};tag=1\r\nTo: <sip:101@1.1.1.1>")),
+            Mark::None
+        );
+        for contact in ["sip:990@192.0.2.10", "<sip:990@192.0.2.10:5061>;expires=60"] {
+            assert_eq!(
+                register(&format!("Contact: {contact}")),
+                Mark::OwnContact,
+                "{contact}"
+            );
+            assert_eq!(mark(Class::Invite, &format!("Contact: {contact}")), Mark::None);
+        }
+        assert_eq!(register("Contact: <sip:990@192.0.2.101>"), Mark::None);
+        assert_eq!(
+            register("v: a\r\nv: b\r\nContact: sip:990@192.0.2.10"),
+            Mark::None
+        );
     }
 }

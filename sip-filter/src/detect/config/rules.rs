@@ -190,7 +190,7 @@ pub(super) fn problems(config: &DetectConfig, problem: &mut impl FnMut(String, S
         ("distributed-auth.threshold", config.distributed_auth.threshold),
         ("network-aggregate.threshold", config.network_aggregate.threshold),
     ] {
-        if value > MOST {
+        if value > MOST as u64 {
             problem(key.into(), format!("is {value}, must be at most {MOST}"));
         }
     }
@@ -210,7 +210,7 @@ pub(super) fn problems(config: &DetectConfig, problem: &mut impl FnMut(String, S
 }
 
 /// Largest threshold of a rule that has to remember what it counted.
-pub(in crate::detect) const MOST: u64 = 100;
+pub(in crate::detect) const MOST: usize = 100;
 
 /// A rule's table as written: what is absent keeps the default *of that rule*.
 #[derive(Default, Deserialize)]
