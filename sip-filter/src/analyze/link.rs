@@ -5,7 +5,7 @@
 pub(super) enum Link {
     /// The frame is ready.
     Frame,
-    /// The capturing host sent this packet; the filter looks at received ones only.
+    /// The frame is ready; the capturing host sent this packet.
     Outgoing,
     /// A link type or header we do not know.
     Unknown,
@@ -49,10 +49,10 @@ fn cooked(
     else {
         return Link::Unknown;
     };
+    ethernet(u16::from_be_bytes([*high, *low]), rest, frame);
     if kind.last() == Some(&OUTGOING) {
         return Link::Outgoing;
     }
-    ethernet(u16::from_be_bytes([*high, *low]), rest, frame);
     Link::Frame
 }
 

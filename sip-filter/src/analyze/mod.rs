@@ -10,6 +10,6 @@ mod run;
 
 pub use self::{
     capture::{Capture, CaptureError, Frame},
-    report::{BanReport, Report, SCHEMA_VERSION, SourceReport},
+    report::{AlarmReport, BanReport, Report, SCHEMA_VERSION, SourceReport},
     run::{Options, Plane, analyze},
 };

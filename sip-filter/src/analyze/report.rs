@@ -10,7 +10,7 @@ use sip_filter_common::sip::Class;
 use super::CaptureError;
 use crate::{
     bans::{Evidence, Target},
-    detect::{Decision, Rule},
+    detect::{Alarm, Decision, Rule},
     units,
 };
 
@@ -34,9 +34,11 @@ pub struct Report {
     pub unlisted_packets: u64,
     /// Packets the capture has not whole. They may be judged wrongly.
     pub cut_packets: u64,
-    /// Packets skipped because the capturing host sent them.
+    /// Alarms: what somebody should know, although nobody is banned for it.
+    pub alarms: Vec<AlarmReport>,
+    /// Packets that the capturing host sent, which are not judged.
     pub skipped_outgoing: u64,
-    /// Packets skipped because they came from an address that was named as one's own.
+    /// Packets from an address that was named as one's own, which are not judged.
     pub skipped_own: u64,
     /// Packets skipped because their link layer is not known.
     pub skipped_link: u64,
@@ -83,6 +85,40 @@ pub struct BanReport {
     pub earlier_offences: u32,
     /// What the rule saw.
     pub evidence: Evidence,
+}
+
+/// One alarm of a rule.
+#[derive(Clone, Debug, Serialize)]
+pub struct AlarmReport {
+    /// When.
+    #[serde(with = "units::rfc3339")]
+    pub time: SystemTime,
+    /// Which rule.
+    pub rule: Rule,
+    /// Whom it concerns, if it is a source.
+    pub source: Option<Target>,
+    /// Which account it concerns.
+    pub account: Option<String>,
+    /// The rule only rehearses.
+    pub shadow: bool,
+    /// One line for people.
+    pub message: String,
+    /// What the rule saw.
+    pub evidence: Evidence,
+}
+
+impl AlarmReport {
+    pub(super) fn new(time: SystemTime, alarm: Alarm) -> Self {
+        Self {
+            time,
+            rule: alarm.rule,
+            source: alarm.target,
+            account: alarm.account,
+            shadow: alarm.shadow,
+            message: alarm.message,
+            evidence: alarm.evidence,
+        }
+    }
 }
 
 impl BanReport {
@@ -155,6 +191,7 @@ impl Report {
             "would_be_dropped": self.would_be_dropped(),
             "reasons": self.reasons,
             "sources": self.sources.iter().map(SourceReport::json).collect::<Vec<_>>(),
+            "alarms": self.alarms,
             "unlisted_packets": self.unlisted_packets,
             "cut_packets": self.cut_packets,
             "skipped": {
@@ -221,8 +258,8 @@ impl Report {
             sources.len()
         )?;
         for (count, what) in [
-            (self.skipped_outgoing, "skipped: sent by the capturing host"),
-            (self.skipped_own, "skipped: from addresses named as one's own"),
+            (self.skipped_outgoing, "not judged: sent by the capturing host"),
+            (self.skipped_own, "not judged: from addresses named as one's own"),
             (self.skipped_link, "skipped: link layer not supported"),
             (
                 self.cut_packets,
@@ -233,6 +270,15 @@ impl Report {
             if count > 0 {
                 writeln!(text, "{count} packets {what}")?;
             }
+        }
+        for alarm in &self.alarms {
+            writeln!(
+                text,
+                "alarm at {} by {}: {}",
+                rfc3339(alarm.time),
+                alarm.rule,
+                alarm.message
+            )?;
         }
         for note in &self.notes {
             writeln!(text, "note: {note}")?;

@@ -16,7 +16,7 @@ use sip_filter_common::{
 };
 
 use super::{
-    BanReport, Capture, CaptureError, Report, SourceReport,
+    AlarmReport, BanReport, Capture, CaptureError, Report, SourceReport,
     link::{self, Link},
 };
 use crate::{
@@ -30,6 +30,9 @@ pub trait Plane {
     /// Decides on one Ethernet frame at `now`, nanoseconds since boot.
     fn run(&mut self, frame: &[u8], now: u64) -> Verdict;
 
+    /// Looks at one Ethernet frame that leaves the server at `now`, nanoseconds since boot.
+    fn run_egress(&mut self, frame: &[u8], now: u64);
+
     /// Events since the last call, oldest first, with their excerpts of payload.
     fn take_events(&mut self) -> Vec<(EventHeader, Vec<u8>)>;
 
@@ -38,13 +41,20 @@ pub trait Plane {
     /// # Errors
     /// [`ImageError`] if there is no room.
     fn ban(&mut self, target: Target, ban: KernelBan) -> Result<(), ImageError>;
+
+    /// Trusts a source until a time since boot, or no more.
+    ///
+    /// # Errors
+    /// [`ImageError`] if there is no room.
+    fn trust(&mut self, target: Target, until: Option<Duration>) -> Result<(), ImageError>;
 }
 
 /// What an analysis can be told.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Addresses of the servers themselves. Packets from them are skipped: a capture has both directions, the
-    /// filter sees only what is received. (Captures on "any" mark sent packets; those are skipped anyway.)
+    /// Addresses of the servers themselves. A capture has both directions: packets from these addresses are what
+    /// the server sent, and are only looked at for its answers. (Captures on "any" mark sent packets by themselves.)
+    /// Without them, what leaves a protected port counts as received and as sent.
     pub own: Vec<Target>,
 }
 
@@ -79,7 +89,10 @@ pub fn analyze<R: Read>(
                 }
                 match link::to_ethernet(packet.link, packet.data, &mut frame) {
                     Link::Frame => analysis.packet(packet.time, &frame),
-                    Link::Outgoing => analysis.report.skipped_outgoing += 1,
+                    Link::Outgoing => {
+                        analysis.report.skipped_outgoing += 1;
+                        analysis.sent(packet.time, &frame);
+                    }
                     Link::Unknown => analysis.report.skipped_link += 1,
                 }
             }
@@ -126,10 +139,11 @@ impl<'a, P: Plane> Analysis<'a, P> {
             && self.options.own.iter().any(|own| own.contains(source))
         {
             self.report.skipped_own += 1;
+            self.sent(time, frame);
             return;
         }
         let now = self.clock(time);
-        let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let nanos = nanos(now);
         let verdict = self.plane.run(frame, nanos);
         let wall = self.engine.wall(now);
         self.report.first_seen.get_or_insert(wall);
@@ -138,14 +152,35 @@ impl<'a, P: Plane> Analysis<'a, P> {
         if let Some((source, class)) = looked_at {
             self.tally(source, class, verdict.reason, wall);
         }
+        if self.options.own.is_empty() {
+            self.plane.run_egress(frame, nanos);
+        }
+        self.events();
+    }
+
+    /// A packet that the server sent.
+    fn sent(&mut self, time: Option<Duration>, frame: &[u8]) {
+        let now = self.clock(time);
+        self.plane.run_egress(frame, nanos(now));
+        self.events();
+    }
+
+    fn events(&mut self) {
         for (header, payload) in self.plane.take_events() {
             if let Some(observation) = Observation::from_event(&header, &payload) {
                 self.engine.observe(&observation, &mut self.conclusions);
             }
         }
         for conclusion in std::mem::take(&mut self.conclusions) {
-            if let Conclusion::Ban(decision) = conclusion {
-                self.decided(decision);
+            match conclusion {
+                Conclusion::Ban(decision) => self.decided(decision),
+                Conclusion::Alarm(alarm) => {
+                    let time = self.engine.wall(alarm.time);
+                    self.report.alarms.push(AlarmReport::new(time, alarm));
+                }
+                Conclusion::Trusted(trusted) => self.trust(trusted.target, Some(trusted.until)),
+                Conclusion::Distrusted(target) => self.trust(target, None),
+                Conclusion::Proven(_) => {}
             }
         }
     }
@@ -181,7 +216,7 @@ impl<'a, P: Plane> Analysis<'a, P> {
             _ if dropped => class,
             _ => return,
         };
-        let Some(entry) = self.entry(source) else {
+        let Some(entry) = self.entry(self.engine.target(source)) else {
             self.report.unlisted_packets += 1;
             return;
         };
@@ -195,8 +230,19 @@ impl<'a, P: Plane> Analysis<'a, P> {
         entry.dropped_by_ban += u64::from(banned);
     }
 
-    fn entry(&mut self, source: IpAddr) -> Option<&mut SourceReport> {
-        let target = self.engine.target(source);
+    fn trust(&mut self, target: Target, until: Option<Duration>) {
+        if let Err(error) = self.plane.trust(target, until) {
+            self.note(error.to_string());
+        }
+    }
+
+    fn note(&mut self, text: String) {
+        if !self.report.notes.contains(&text) {
+            self.report.notes.push(text);
+        }
+    }
+
+    fn entry(&mut self, target: Target) -> Option<&mut SourceReport> {
         if self.sources.len() >= MAX_SOURCES && !self.sources.contains_key(&target) {
             return None;
         }
@@ -217,10 +263,10 @@ impl<'a, P: Plane> Analysis<'a, P> {
             failed = self.plane.ban(decision.target, ban).err();
         }
         if let Some(error) = failed {
-            self.report.notes.push(error.to_string());
+            self.note(error.to_string());
         }
         let ban = BanReport::new(self.engine.wall(decision.time), &decision);
-        if let Some(entry) = self.entry(decision.target.net().addr()) {
+        if let Some(entry) = self.entry(decision.target) {
             entry.bans.push(ban);
         }
     }
@@ -238,6 +284,10 @@ impl<'a, P: Plane> Analysis<'a, P> {
         self.report.sources = sources;
         self.report
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Source and class of a frame, as the pipeline sees them.

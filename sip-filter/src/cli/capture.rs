@@ -1,6 +1,6 @@
 //! A capture's way through the real pipeline and engine.
 
-use std::io::Read;
+use std::{io::Read, time::Duration};
 
 use sip_filter_common::{abi::EventHeader, verdict::Verdict};
 
@@ -26,12 +26,20 @@ impl Plane for Host {
         self.plane.run(frame, now)
     }
 
+    fn run_egress(&mut self, frame: &[u8], now: u64) {
+        self.plane.run_egress(frame, now);
+    }
+
     fn take_events(&mut self) -> Vec<(EventHeader, Vec<u8>)> {
         self.plane.take_events()
     }
 
     fn ban(&mut self, target: Target, ban: KernelBan) -> Result<(), ImageError> {
         self.image.put(target, ban)
+    }
+
+    fn trust(&mut self, target: Target, until: Option<Duration>) -> Result<(), ImageError> {
+        self.image.set_trust(target, until)
     }
 }
 

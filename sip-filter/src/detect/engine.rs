@@ -99,6 +99,8 @@ pub struct EngineStats {
     pub max_sources: usize,
     /// Sources that had to make room so far.
     pub sources_evicted: u64,
+    /// Sources of which it is remembered what accounts and numbers they tried.
+    pub scans: usize,
     /// Sources with earlier offences.
     pub offenders: usize,
     /// Sources that have shown that their address is their own.
@@ -296,6 +298,7 @@ impl Engine {
             sources: self.sources.len(),
             max_sources: self.config.max_sources as usize,
             sources_evicted: self.sources.evicted(),
+            scans: self.scans.len(),
             offenders: self.offences.len(),
             proven: self.standings.len().0,
             trusted: self.standings.len().1,

@@ -1,7 +1,6 @@
-use std::net::Ipv4Addr;
+//! Rules that count packets.
 
-use proptest::prelude::*;
-use sip_filter_common::abi::EventKind;
+use sip_filter_common::{abi::EventKind, sip::Class};
 
 use super::*;
 
@@ -18,47 +17,19 @@ const FLOODS: [(Class, Rule, u64); 8] = [
 
 const SCANNER: &[u8] = b"OPTIONS sip:100@192.0.2.1 SIP/2.0\r\nUser-Agent: friendly-scanner\r\n\r\n";
 
-fn ms(millis: u64) -> Duration {
-    Duration::from_millis(1_700_000_000_000 + millis)
-}
+const HOUR: Duration = Duration::from_secs(3600);
 
-fn source(number: u32) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + number))
-}
-
-fn packet(time: Duration, source: IpAddr, class: Class) -> Observation<'static> {
-    Observation {
-        time,
-        source,
-        source_port: 5060,
-        destination: source,
-        destination_port: 5060,
-        protocol: 17,
-        class,
-        kind: EventKind::Snapshot,
-        count: 1,
-        payload: b"",
-    }
-}
-
+/// One that looks at floods alone.
 fn engine() -> Engine {
-    Engine::new(DetectConfig::default(), 64)
+    let mut config = DetectConfig::default();
+    config.garbage.enabled = false;
+    config.proof_lifetime = 1_000 * HOUR;
+    Engine::new(config, 64)
 }
 
-fn decisions(conclusions: Vec<Conclusion>) -> Vec<Decision> {
-    let decision = |conclusion| match conclusion {
-        Conclusion::Ban(decision) => Some(decision),
-        _ => None,
-    };
-    conclusions.into_iter().filter_map(decision).collect()
-}
-
-impl Engine {
-    fn see(&mut self, observation: Observation<'_>) -> Vec<Decision> {
-        let mut conclusions = Vec::new();
-        self.observe(&observation, &mut conclusions);
-        decisions(conclusions)
-    }
+fn prove(engine: &mut Engine, number: u32) {
+    let target = engine.target(source(number));
+    engine.restore_proof(target, Proof::Nonce, ms(0) + 1_000 * HOUR);
 }
 
 #[test]
@@ -92,8 +63,9 @@ fn one_below_the_threshold_does_nothing_and_the_threshold_decides() {
             (threshold, threshold)
         );
         assert_eq!(decision.evidence.window_seconds, 10);
-        assert_eq!(decision.ban_for, Duration::from_secs(60));
+        assert_eq!(decision.ban_for, Duration::from_secs(30));
         assert_eq!((decision.earlier_offences, decision.shadow), (0, false));
+        assert_eq!((decision.proven, decision.sliding), (false, true));
         assert_eq!(
             decision.evidence.last_seen,
             SystemTime::UNIX_EPOCH + time(threshold)
@@ -170,39 +142,36 @@ fn flood(engine: &mut Engine, time: Duration) -> Vec<Decision> {
 #[test]
 fn no_decision_while_the_ban_runs_and_a_longer_one_after() {
     let mut engine = engine();
-    assert_eq!(flood(&mut engine, ms(0)).len(), 1);
-    for time in (0..60_000).step_by(500) {
+    prove(&mut engine, 1);
+    let first = flood(&mut engine, ms(0));
+    assert_eq!(
+        (first[0].ban_for, first[0].proven, first[0].sliding),
+        (HOUR, true, false)
+    );
+    for time in (0..3_600_000).step_by(60_000) {
         assert_eq!(flood(&mut engine, ms(time)), []);
     }
-    let second = flood(&mut engine, ms(60_000));
-    assert_eq!(
-        (second[0].earlier_offences, second[0].ban_for),
-        (1, Duration::from_secs(120))
-    );
+    let second = flood(&mut engine, ms(3_600_000));
+    assert_eq!((second[0].earlier_offences, second[0].ban_for), (1, 2 * HOUR));
     // Another rule of the same target waits as well.
     assert_eq!(
         engine.see(Observation {
             payload: SCANNER,
-            ..packet(ms(60_001), source(1), Class::Options)
+            ..packet(ms(3_600_001), source(1), Class::Options)
         }),
         []
     );
-    let third = flood(&mut engine, ms(180_000));
-    assert_eq!(
-        (third[0].earlier_offences, third[0].ban_for),
-        (2, Duration::from_secs(240))
-    );
-    let much_later = flood(&mut engine, ms(180_000 + 240_000 + 86_400_001));
-    assert_eq!(
-        (much_later[0].earlier_offences, much_later[0].ban_for),
-        (0, Duration::from_secs(60))
-    );
+    let third = flood(&mut engine, ms(3 * 3_600_000));
+    assert_eq!((third[0].earlier_offences, third[0].ban_for), (2, 4 * HOUR));
+    let much_later = flood(&mut engine, ms((3 + 4 + 24) * 3_600_000 + 1));
+    assert_eq!((much_later[0].earlier_offences, much_later[0].ban_for), (0, HOUR));
     assert_eq!(engine.stats().decisions[Rule::FloodRegister as usize], [4, 0]);
 }
 
 #[test]
 fn offences_survive_a_restart_and_can_be_forgotten() {
     let mut engine = engine();
+    prove(&mut engine, 1);
     let target: Target = "10.0.0.1".parse().unwrap();
     engine.restore_offences(
         target,
@@ -259,6 +228,7 @@ fn the_evidence_has_three_different_samples() {
             &mut decisions,
         );
     }
+    let decisions = super::decisions(decisions);
     let sample: Vec<&str> = decisions[0].evidence.sample.iter().map(String::as_str).collect();
     assert_eq!(
         sample,
@@ -345,20 +315,21 @@ fn two_million_new_sources_do_not_hide_one_that_is_watched() {
     assert_eq!((stats.sources, stats.sources_evicted), (100_000, 1_900_001));
     engine.observe(&packet(ms(8_500), attacker, Class::Register), &mut decisions);
     assert_eq!(decisions.len(), 1);
-    assert_eq!(super::tests::decisions(decisions)[0].evidence.count, 500);
+    assert_eq!(super::decisions(decisions)[0].evidence.count, 500);
 }
 
 #[test]
 fn forged_scanners_do_not_hide_who_came_back() {
     let mut engine = engine();
     let mut decisions = Vec::new();
+    prove(&mut engine, 1);
     flood(&mut engine, ms(0));
-    flood(&mut engine, ms(60_000));
+    flood(&mut engine, ms(3_600_000));
     for number in 1..=300_000 {
         let seen = Observation {
             payload: SCANNER,
             ..packet(
-                ms(60_000 + u64::from(number) / 250),
+                ms(3_600_000 + u64::from(number) / 250),
                 source(number + 10),
                 Class::Options,
             )
@@ -371,52 +342,91 @@ fn forged_scanners_do_not_hide_who_came_back() {
         stats.sources <= 100_000 && stats.offenders <= 100_000,
         "{stats:?}"
     );
-    assert_eq!(flood(&mut engine, ms(180_000))[0].earlier_offences, 2);
+    assert_eq!(flood(&mut engine, ms(3 * 3_600_000))[0].earlier_offences, 2);
 }
 
-fn observation() -> impl Strategy<Value = (u64, u32, u8, u32)> {
-    let step = prop_oneof![9 => 0u64..2_000, 1 => any::<u64>()];
-    let count = prop_oneof![9 => 0u32..400, 1 => any::<u32>()];
-    (step, 0u32..6, 0u8..8, count)
+#[test]
+fn an_unproven_source_is_banned_for_moments_as_long_as_it_goes_on() {
+    let mut engine = engine();
+    assert_eq!(flood(&mut engine, ms(0)).len(), 1);
+    // Its packets arrive again when the ban is over: a quarter of the threshold is enough then.
+    for round in 1..100 {
+        let seen = Observation {
+            count: 124,
+            ..packet(ms(round * 31_000), source(1), Class::Register)
+        };
+        assert_eq!(engine.see(seen), []);
+        let again = engine.see(packet(ms(round * 31_000 + 1), source(1), Class::Register));
+        assert_eq!(
+            (again[0].ban_for, again[0].earlier_offences),
+            (Duration::from_secs(30), 0)
+        );
+        assert!(again[0].sliding && !again[0].proven);
+    }
+    // Who stays away for a window and a ban begins anew.
+    let seen = Observation {
+        count: 499,
+        ..packet(ms(100 * 31_000 + 60_000), source(1), Class::Register)
+    };
+    assert_eq!(engine.see(seen), []);
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+#[test]
+fn a_registered_source_is_never_banned_for_volume() {
+    let mut engine = Engine::new(DetectConfig::default(), 64);
+    let target = engine.target(source(1));
+    engine.restore_trust(target, "1001", ms(60_000));
+    engine.restore_proof(target, Proof::Registration, ms(60_000));
+    for class in Class::ALL {
+        let seen = Observation {
+            count: 100_000,
+            ..packet(ms(0), source(1), class)
+        };
+        assert_eq!(engine.see(seen), [], "{class:?}");
+        assert_eq!(
+            engine.see(Observation {
+                payload: SCANNER,
+                ..seen
+            }),
+            [],
+            "{class:?}"
+        );
+    }
+    assert_eq!(flood(&mut engine, ms(60_000)).len(), 1);
+}
 
-    /// Whatever comes, in whatever order of time: no panic, bounded memory, decisions only at a threshold, and none
-    /// for a source while its ban runs.
-    #[test]
-    fn invariants(
-        steps in prop::collection::vec((observation(), any::<bool>()), 0..200),
-        max_sources in 1u32..5,
-    ) {
-        let config = DetectConfig { max_sources, ..DetectConfig::default() };
-        let mut engine = Engine::new(config, 64);
-        let mut now: u64 = 1_000_000;
-        let mut bans: Vec<(Target, Duration, Duration)> = Vec::new();
-        for ((step, from, class, count), back) in steps {
-            now = if back { now.saturating_sub(step) } else { now.saturating_add(step) };
-            let time = Duration::from_millis(now);
-            let seen = Observation {
-                count,
-                payload: if count == 7 { SCANNER } else { b"\xff\0" },
-                ..packet(time, source(from), Class::ALL[usize::from(class)])
-            };
-            for decision in engine.see(seen) {
-                prop_assert!(decision.evidence.count >= decision.evidence.threshold);
-                prop_assert!(decision.evidence.first_seen <= decision.evidence.last_seen);
-                prop_assert!(decision.evidence.sample.len() <= 3);
-                prop_assert!(decision.ban_for >= Duration::from_secs(60));
-                if max_sources >= 4 && from < 4 {
-                    let last = bans.iter().rev().find(|(target, ..)| *target == decision.target);
-                    if let Some((_, begin, end)) = last {
-                        prop_assert!(engine.stats().sources_evicted > 0 || !(*begin..*end).contains(&time));
-                    }
-                }
-                bans.push((decision.target, time, time.saturating_add(decision.ban_for)));
-            }
-            prop_assert!(engine.stats().sources <= max_sources as usize);
-            prop_assert!(engine.stats().offenders <= max_sources as usize);
-        }
+#[test]
+fn garbage_is_stopped_and_keep_alives_are_not() {
+    let mut engine = Engine::new(DetectConfig::default(), 64);
+    let wireguard = Observation {
+        payload: b"\x04\0\0\0\x01\x02",
+        ..packet(ms(0), source(1), Class::Garbage)
+    };
+    // One every five seconds, all day.
+    for number in 0..17_280 {
+        let time = ms(number * 5_000);
+        assert_eq!(engine.see(Observation { time, ..wireguard }), []);
+        assert_eq!(engine.see(packet(time, source(2), Class::KeepAlive)), []);
+    }
+    for number in 1..100 {
+        assert_eq!(engine.see(packet(ms(number), source(3), Class::Garbage)), []);
+    }
+    let decisions = engine.see(packet(ms(54_000), source(3), Class::Garbage));
+    assert_eq!(
+        (decisions[0].rule, decisions[0].evidence.count),
+        (Rule::Garbage, 100)
+    );
+    // In the window before, nothing is left of them.
+    for number in 1..100 {
+        assert_eq!(engine.see(packet(ms(number), source(4), Class::Garbage)), []);
+    }
+    assert_eq!(engine.see(packet(ms(60_001), source(4), Class::Garbage)), []);
+    // TLS on a TCP port is none.
+    for _ in 0..1_000 {
+        let seen = Observation {
+            protocol: 6,
+            ..packet(ms(0), source(5), Class::Garbage)
+        };
+        assert_eq!(engine.see(seen), []);
     }
 }
