@@ -58,6 +58,8 @@ pub struct Engine {
     standings: Standings,
     offences: Offences,
     networks: Networks,
+    /// The longest window: what is older counts nowhere.
+    longest: Duration,
     wall: (Duration, SystemTime),
     observations: u64,
     decisions: [[u64; 2]; Rule::COUNT],
@@ -132,6 +134,7 @@ impl Engine {
             standings: Standings::new(capacity),
             offences: Offences::new(capacity),
             networks: Networks::new(),
+            longest: longest(&config),
             config,
             ipv6_prefix,
             wall: (Duration::ZERO, SystemTime::UNIX_EPOCH),
@@ -275,6 +278,7 @@ impl Engine {
         self.exchanges.set_capacity(config.max_transactions as usize);
         self.accounts.reload(&self.config, &config);
         self.signatures = Signatures::new(&config.scanner_signature);
+        self.longest = longest(&config);
         self.config = config;
     }
 
@@ -329,6 +333,12 @@ impl Engine {
         scan.last = now;
         scan
     }
+}
+
+fn longest(config: &DetectConfig) -> Duration {
+    let counting = Rule::ALL.into_iter().filter(|rule| window_of(*rule).is_some());
+    let longest = counting.map(|rule| config.settings(rule).window).max();
+    longest.unwrap_or_default().max(config.auth_failure.burst_window)
 }
 
 /// The window in which a rule counts, if it counts in one.

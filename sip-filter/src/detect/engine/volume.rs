@@ -79,12 +79,7 @@ impl Engine {
     }
 
     fn source(&mut self, target: Target, time: Duration) -> &mut Source {
-        let longest = Rule::ALL
-            .iter()
-            .filter(|rule| window_of(**rule).is_some())
-            .map(|rule| self.config.settings(*rule).window)
-            .max()
-            .unwrap_or_default();
+        let longest = self.longest;
         let source = self.sources.touch(
             target,
             |source| time.abs_diff(source.last) >= longest,
