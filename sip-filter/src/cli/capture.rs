@@ -61,3 +61,56 @@ pub(super) fn judge(name: &str, reader: impl Read, config: &Config, own: &[Targe
     analyze::analyze(reader, &mut Host { plane, image }, &mut engine, &options)
         .map_err(|error| Error::Input(format!("{name}: {error}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{analyze::SourceReport, detect::Rule};
+
+    fn run(name: &str, own: &[Target], change: impl Fn(&mut Config)) -> Vec<SourceReport> {
+        let path = format!("{}/tests/captures/{name}.pcap", env!("CARGO_MANIFEST_DIR"));
+        let mut config = Config::default();
+        change(&mut config);
+        let file = std::fs::File::open(path).unwrap();
+        let report = judge(name, file, &config, own).map_err(|_| name).unwrap();
+        let mut sources = report.sources;
+        sources.retain(|source| !source.bans.is_empty());
+        sources
+    }
+
+    fn blind(config: &mut Config) {
+        config.detect.scanner_signature.enabled = false;
+    }
+
+    #[test]
+    fn recorded_attackers_are_stopped_by_the_rule_that_is_for_them() {
+        let own = ["192.0.2.0/24".parse().unwrap()];
+        for own in [&own[..], &[]] {
+            for name in ["svmap", "svwar", "svcrack"] {
+                let [attacker] = &run(name, own, |_| {})[..] else {
+                    panic!("{name}");
+                };
+                assert_eq!(attacker.source.to_string(), "203.0.113.21");
+                assert_eq!(attacker.bans[0].rule, Rule::ScannerSignature, "{name}");
+            }
+            let [svwar] = &run("svwar", own, blind)[..] else {
+                panic!("svwar");
+            };
+            assert_eq!(svwar.bans[0].rule, Rule::AccountScan);
+            assert_eq!(svwar.bans[0].ban_for_seconds, 30);
+            assert_eq!(svwar.packets - svwar.dropped_by_ban, 8);
+            let [svcrack] = &run("svcrack", own, blind)[..] else {
+                panic!("svcrack");
+            };
+            assert_eq!(svcrack.bans[0].rule, Rule::AuthFailure);
+            assert_eq!(
+                (svcrack.bans[0].evidence.count, svcrack.bans[0].ban_for_seconds),
+                (5, 3600)
+            );
+            assert!(svcrack.bans[0].evidence.proven);
+            // One without credentials, five with.
+            assert_eq!(svcrack.packets - svcrack.dropped_by_ban, 6);
+            assert!(run("phone", own, |_| {}).is_empty());
+        }
+    }
+}

@@ -58,7 +58,11 @@ proptest! {
 #[test]
 fn a_flood_of_everything_fits_into_the_memory_configured() {
     // Ten million in all where the program is fast enough.
-    let rounds = if cfg!(debug_assertions) { 10_000_u32 } else { 400_000 };
+    let rounds = if cfg!(debug_assertions) {
+        10_000_u32
+    } else {
+        400_000
+    };
     let config = DetectConfig {
         max_sources: 1_000,
         max_accounts: 1_000,
@@ -154,7 +158,7 @@ proptest! {
         for (what, from, user, index, step, back) in steps {
             let step = Duration::from_millis(step);
             site.now = if back { site.now.saturating_sub(step * 100) } else { site.now + step };
-            site.protocol = if step.as_millis() % 5 == 0 { 6 } else { 17 };
+            site.protocol = if step.as_millis().is_multiple_of(5) { 6 } else { 17 };
             let earlier = index.get(&asked).clone();
             let user = format!("{user}");
             let method = ["REGISTER", "INVITE", "OPTIONS", "BYE"][usize::from(what % 4)];
