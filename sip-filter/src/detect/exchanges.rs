@@ -35,8 +35,9 @@ pub(super) struct Pending {
     pub(super) shown: Option<Shown>,
     /// What a REGISTER wants.
     pub(super) wish: Wish,
-    /// Whether it was answered.
-    pub(super) answered: bool,
+    /// Answers that are due: requests that differ in their credentials alone are told apart by nothing that an answer
+    /// carries, and each of them counts.
+    pub(super) due: u32,
 }
 
 /// A dialled number.
@@ -99,15 +100,17 @@ impl Exchanges {
     }
 
     /// Remembers a request. Whether it is new, and not one that was sent again.
-    pub(super) fn ask(&mut self, exchange: u64, request: Pending) -> bool {
+    pub(super) fn ask(&mut self, exchange: u64, mut request: Pending) -> bool {
         let now = request.time;
         if let Some(earlier) = self.pending.get(&exchange)
-            && same(earlier.shown.as_ref(), request.shown.as_ref())
             && earlier.time.abs_diff(now) < PATIENCE
         {
-            return false;
+            if same(earlier.shown.as_ref(), request.shown.as_ref()) {
+                return false;
+            }
+            request.due = request.due.saturating_add(earlier.due);
         }
-        let stale = |old: &Pending| old.answered || old.time.abs_diff(now) >= PATIENCE;
+        let stale = |old: &Pending| old.due == 0 || old.time.abs_diff(now) >= PATIENCE;
         self.pending.put(exchange, stale, request);
         true
     }
@@ -119,7 +122,7 @@ impl Exchanges {
             return None;
         }
         let before = pending.clone();
-        pending.answered = true;
+        pending.due = pending.due.saturating_sub(1);
         Some(before)
     }
 

@@ -63,7 +63,7 @@ impl Engine {
                 number,
                 shown: shown.clone(),
                 wish: wish(&message),
-                answered: false,
+                due: 1,
             },
         );
         if !new {

@@ -71,7 +71,8 @@ impl Engine {
                 }
             }
         }
-        if request.answered {
+        // An answer that is sent again.
+        if request.due == 0 {
             return;
         }
         let answer = Answer {
@@ -451,7 +452,7 @@ fn unknown(message: &Message<'_>, class: Class, time: Duration) -> Pending {
             Some(_) => Wish::Bind,
             None => Wish::Query,
         },
-        answered: false,
+        due: 1,
     }
 }
 

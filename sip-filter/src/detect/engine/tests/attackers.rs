@@ -22,6 +22,25 @@ fn five_refused_in_a_minute_are_a_full_ban() {
 }
 
 #[test]
+fn guesses_that_look_like_one_request_are_counted_one_by_one() {
+    let mut site = Site::new();
+    let challenged = site.begin(source(1), "1001");
+    let guess = |site: &mut Site, response: u32| site.guess(source(1), "1001", &challenged, response);
+    for response in 0..4 {
+        guess(&mut site, response);
+    }
+    // The last is sent again, as is its answer.
+    let asked = guess(&mut site, 3);
+    for _ in 0..20 {
+        site.answer(&asked, 401, "");
+    }
+    assert_eq!(site.bans(), []);
+    guess(&mut site, 4);
+    site.answer(&asked, 401, "");
+    assert_eq!(site.bans(), [(Rule::AuthFailure, 5, true)]);
+}
+
+#[test]
 fn one_try_in_twenty_seconds_is_stopped_within_minutes() {
     let mut site = Site::new();
     let begin = site.now;

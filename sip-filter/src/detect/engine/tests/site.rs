@@ -118,6 +118,21 @@ impl Site {
         self.finish(from, user, &challenged, right);
     }
 
+    /// A REGISTER that differs from others only in its credentials.
+    pub(super) fn guess(&mut self, from: IpAddr, user: &str, challenged: &Asked, response: u32) -> Asked {
+        let nonce = challenged.nonce.clone();
+        let head = format!(
+            "From: <sip:{user}@example.org>;tag=1\r\nTo: <sip:{user}@example.org>\r\nCall-ID: 1\r\n\
+             CSeq: 2 REGISTER\r\n"
+        );
+        let text = format!(
+            "REGISTER sip:example.org SIP/2.0\r\n{head}Authorization: Digest username=\"{user}\", \
+             nonce=\"{nonce}\", response=\"{response}\"\r\n\r\n"
+        );
+        self.observe(from, Class::Register, EventKind::Snapshot, &text);
+        Asked { from, head, nonce }
+    }
+
     /// A call without credentials, and the answer to it.
     pub(super) fn dial(&mut self, from: IpAddr, number: &str, status: u16) {
         let asked = self.ask(from, "INVITE", ("caller", number), None, "");
