@@ -79,14 +79,20 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
         }
     };
     for class in Class::ALL {
-        let burst = config.limits.of(class).burst;
-        range(
-            &format!("limits.{}.burst", class.name()),
-            burst.into(),
-            1,
-            BURST_MAX,
-        );
+        for (section, limits) in [
+            ("limits", &config.limits),
+            ("limits_trusted", &config.limits_trusted.0),
+            ("budget", &config.budget.0),
+        ] {
+            range(
+                &format!("{section}.{}.burst", class.name()),
+                limits.of(class).burst.into(),
+                1,
+                BURST_MAX,
+            );
+        }
     }
+    range("trust.max", config.trust.max.into(), 1, TRUST_MAX);
     // The kernel program keys sources by at most the upper half of an address.
     range("ipv6_source_prefix", config.ipv6_source_prefix.into(), 32, 64);
     range("bans.widest_prefix4", config.bans.widest_prefix4.into(), 0, 32);
@@ -109,6 +115,12 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
     );
     range("events.per_source", config.events.per_source.into(), 1, 1_000_000);
     range("events.per_window", config.events.per_window.into(), 1, 1_000_000);
+    range(
+        "events.responses_per_source",
+        config.events.responses_per_source.into(),
+        1,
+        1_000_000,
+    );
 
     if config.bans.hand_duration == Some(Duration::ZERO) {
         wrong(
@@ -139,6 +151,9 @@ const SOCKET_PATH_MAX: usize = 107;
 
 /// With the slowest rate, one an hour, the tolerance of this burst still fits 64 bits of nanoseconds.
 const BURST_MAX: u64 = 1_000_000;
+
+/// The controller remembers each with its account, about 200 bytes.
+const TRUST_MAX: u64 = 10_000_000;
 
 /// 2²⁶ entries are 0.5 to 1 GiB of kernel memory; more is surely a slip of the pen.
 const TABLE_MAX: u64 = 1 << 26;

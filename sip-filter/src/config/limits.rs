@@ -1,4 +1,5 @@
-//! `[limits]`: what one source may send, by traffic class.
+//! `[limits]`, `[limits_trusted]` and `[budget]`: what one source, one trusted source, and all untrusted sources
+//! together may send, by traffic class.
 
 use std::fmt;
 
@@ -59,6 +60,22 @@ impl LimitSetting {
         }
     }
 
+    /// What permits more of the two, rate and burst each.
+    #[must_use]
+    pub fn looser(self, other: Self) -> Self {
+        let faster = match (self.rate.0, other.rate.0) {
+            (None, _) | (_, None) => LimitRate(None),
+            (Some(a), Some(b)) if a.count as u128 * b.per.as_nanos() < b.count as u128 * a.per.as_nanos() => {
+                other.rate
+            }
+            _ => self.rate,
+        };
+        Self {
+            rate: faster,
+            burst: self.burst.max(other.burst),
+        }
+    }
+
     /// In the kernel's arithmetic.
     #[must_use]
     pub fn kernel(self) -> abi::Limit {
@@ -97,20 +114,80 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            register: LimitSetting::per_second(20, 400),
-            invite: LimitSetting::per_second(100, 500),
-            options: LimitSetting::per_second(50, 200),
-            subscribe: LimitSetting::per_second(50, 400),
-            other: LimitSetting::per_second(1_000, 2_000),
-            response: LimitSetting::per_second(1_000, 2_000),
-            keepalive: LimitSetting::per_second(200, 1_000),
-            garbage: LimitSetting::per_second(200, 1_000),
-        }
+        Self::PLAIN
+    }
+}
+
+/// `[limits_trusted]`: limits of one trusted source, that is, one with a registration in force. By default ten times
+/// [`Limits`]: only what no customer's site could send is held back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "RawLimits", into = "Limits")]
+pub struct TrustedLimits(pub Limits);
+
+impl Default for TrustedLimits {
+    fn default() -> Self {
+        Self(Limits::TRUSTED)
+    }
+}
+
+impl From<TrustedLimits> for Limits {
+    fn from(limits: TrustedLimits) -> Self {
+        limits.0
+    }
+}
+
+/// `[budget]`: what all sources that are neither trusted nor allow-listed may send together. It ends a flood from a
+/// million forged addresses, each of which stays below its own limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "RawLimits", into = "Limits")]
+pub struct Budget(pub Limits);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(Limits::BUDGET)
+    }
+}
+
+impl From<Budget> for Limits {
+    fn from(limits: Budget) -> Self {
+        limits.0
     }
 }
 
 impl Limits {
+    const PLAIN: Self = Self {
+        register: LimitSetting::per_second(20, 400),
+        invite: LimitSetting::per_second(100, 500),
+        options: LimitSetting::per_second(50, 200),
+        subscribe: LimitSetting::per_second(50, 400),
+        other: LimitSetting::per_second(1_000, 2_000),
+        response: LimitSetting::per_second(1_000, 2_000),
+        keepalive: LimitSetting::per_second(200, 1_000),
+        garbage: LimitSetting::per_second(200, 1_000),
+    };
+
+    const TRUSTED: Self = Self {
+        register: LimitSetting::per_second(200, 4_000),
+        invite: LimitSetting::per_second(1_000, 5_000),
+        options: LimitSetting::per_second(500, 2_000),
+        subscribe: LimitSetting::per_second(500, 4_000),
+        other: LimitSetting::per_second(10_000, 20_000),
+        response: LimitSetting::per_second(10_000, 20_000),
+        keepalive: LimitSetting::per_second(2_000, 10_000),
+        garbage: LimitSetting::per_second(2_000, 10_000),
+    };
+
+    const BUDGET: Self = Self {
+        register: LimitSetting::per_second(5_000, 10_000),
+        invite: LimitSetting::per_second(2_000, 4_000),
+        options: LimitSetting::per_second(2_000, 4_000),
+        subscribe: LimitSetting::per_second(2_000, 4_000),
+        other: LimitSetting::per_second(10_000, 20_000),
+        response: LimitSetting::per_second(10_000, 20_000),
+        keepalive: LimitSetting::per_second(20_000, 40_000),
+        garbage: LimitSetting::per_second(5_000, 10_000),
+    };
+
     /// The limit of a class.
     #[must_use]
     pub const fn of(&self, class: Class) -> LimitSetting {
@@ -157,19 +234,36 @@ impl RawLimit {
     }
 }
 
+impl RawLimits {
+    fn or(self, default: &Limits) -> Limits {
+        Limits {
+            register: self.register.or(default.register),
+            invite: self.invite.or(default.invite),
+            options: self.options.or(default.options),
+            subscribe: self.subscribe.or(default.subscribe),
+            other: self.other.or(default.other),
+            response: self.response.or(default.response),
+            keepalive: self.keepalive.or(default.keepalive),
+            garbage: self.garbage.or(default.garbage),
+        }
+    }
+}
+
 impl From<RawLimits> for Limits {
     fn from(raw: RawLimits) -> Self {
-        let default = Self::default();
-        Self {
-            register: raw.register.or(default.register),
-            invite: raw.invite.or(default.invite),
-            options: raw.options.or(default.options),
-            subscribe: raw.subscribe.or(default.subscribe),
-            other: raw.other.or(default.other),
-            response: raw.response.or(default.response),
-            keepalive: raw.keepalive.or(default.keepalive),
-            garbage: raw.garbage.or(default.garbage),
-        }
+        raw.or(&Self::PLAIN)
+    }
+}
+
+impl From<RawLimits> for TrustedLimits {
+    fn from(raw: RawLimits) -> Self {
+        Self(raw.or(&Limits::TRUSTED))
+    }
+}
+
+impl From<RawLimits> for Budget {
+    fn from(raw: RawLimits) -> Self {
+        Self(raw.or(&Limits::BUDGET))
     }
 }
 
@@ -183,6 +277,37 @@ mod tests {
         assert_eq!(limits.register, LimitSetting::per_second(30, 400));
         assert_eq!(limits.garbage, LimitSetting::per_second(200, 5));
         assert_eq!(limits.invite, Limits::default().invite);
+    }
+
+    #[test]
+    fn each_section_has_its_own_defaults() {
+        let text = "[register]\nrate = \"30/s\"\n";
+        let trusted: TrustedLimits = toml::from_str(text).unwrap();
+        assert_eq!(trusted.0.register, LimitSetting::per_second(30, 4_000));
+        let budget: Budget = toml::from_str(text).unwrap();
+        assert_eq!(budget.0.register, LimitSetting::per_second(30, 10_000));
+        for class in Class::ALL {
+            let (plain, trusted) = (Limits::PLAIN.of(class), Limits::TRUSTED.of(class));
+            let rate = |limit: LimitSetting| limit.rate.0.unwrap().count;
+            assert_eq!(rate(trusted), 10 * rate(plain), "{class:?}");
+            assert_eq!(trusted.burst, 10 * plain.burst, "{class:?}");
+        }
+    }
+
+    #[test]
+    fn the_looser_limit_is_told_across_units() {
+        let limit = |rate: &str, burst: u32| LimitSetting {
+            rate: LimitRate(units::parse_rate(rate).unwrap()),
+            burst,
+        };
+        for (a, b, looser) in [
+            (limit("1/s", 9), limit("61/m", 3), limit("61/m", 9)),
+            (limit("1/s", 9), limit("3500/h", 30), limit("1/s", 30)),
+            (limit("1/s", 1), limit("unlimited", 1), limit("unlimited", 1)),
+        ] {
+            assert_eq!(a.looser(b), looser);
+            assert_eq!(b.looser(a), looser);
+        }
     }
 
     #[test]
