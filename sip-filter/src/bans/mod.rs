@@ -2,6 +2,7 @@
 
 mod clock;
 mod history;
+mod known;
 mod list;
 mod model;
 mod policy;
@@ -12,6 +13,7 @@ mod writer;
 
 pub use clock::Clock;
 pub use history::{EndedBy, History, Past};
+pub use known::{Known, KnownSources, Learnt};
 pub use list::{BanList, Change, Entry, NewBan, Outcome};
 pub use model::{Ban, Evidence, Origin, Scope, Target};
 pub use policy::{AllowOrigin, Allowed, Policy, Refusal};

@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{AllowOrigin, Allowed, Ban, Clock, Entry, Evidence, Origin, Past, Scope, Target};
-use crate::detect::Rule;
+use crate::detect::{Proof, Rule};
 
 /// Identifies one run of the kernel: boot times of different runs have nothing to do with each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +71,55 @@ struct AllowRecord {
     created: Option<Time>,
 }
 
+#[derive(Serialize, Deserialize)]
+struct TrustRecord {
+    account: String,
+    #[serde(flatten)]
+    end: End,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ProofRecord {
+    by: Proof,
+    #[serde(flatten)]
+    end: End,
+}
+
+/// When something ends.
+#[derive(Serialize, Deserialize)]
+struct End {
+    /// By wall clock: for another boot.
+    until: Time,
+    /// By boot time, if it is the same boot still.
+    #[serde(default)]
+    deadline: Option<Deadline>,
+}
+
+impl End {
+    fn new(until: Duration, clock: Clock, boot_id: &BootId) -> Self {
+        Self {
+            until: Time(clock.to_wall(until)),
+            deadline: Some(Deadline::new(until, boot_id)),
+        }
+    }
+
+    fn boot(self, clock: Clock, boot_id: &BootId) -> Duration {
+        match self.deadline {
+            Some(deadline) if deadline.boot_id == *boot_id.0 => Duration::from_nanos(deadline.nanoseconds),
+            _ => clock.to_boot(self.until.0),
+        }
+    }
+}
+
+impl Deadline {
+    fn new(deadline: Duration, boot_id: &BootId) -> Self {
+        Self {
+            boot_id: boot_id.0.to_string(),
+            nanoseconds: u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Serialize, Deserialize)]
 struct Time(#[serde(with = "crate::units::rfc3339")] SystemTime);
 
@@ -88,10 +137,7 @@ pub(super) fn write_ban(entry: &Entry, clock: Clock, boot_id: &BootId) -> Vec<u8
         scope: ban.scope,
         created: Time(ban.created),
         expires: ban.expires.map(Time),
-        deadline: entry.deadline.map(|deadline| Deadline {
-            boot_id: boot_id.0.to_string(),
-            nanoseconds: u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX),
-        }),
+        deadline: entry.deadline.map(|deadline| Deadline::new(deadline, boot_id)),
         hits: ban.hits,
         last_hit: ban.last_hit.map(Time),
         evidence: ban.evidence,
@@ -151,4 +197,36 @@ pub(super) fn write_history<'a>(past: impl Iterator<Item = &'a Past>) -> Vec<u8>
 
 pub(super) fn read_history(bytes: &[u8]) -> serde_json::Result<Vec<Past>> {
     serde_json::from_slice(bytes)
+}
+
+pub(super) fn write_trust(account: &str, until: Duration, clock: Clock, boot_id: &BootId) -> Vec<u8> {
+    json(&TrustRecord {
+        account: account.to_owned(),
+        end: End::new(until, clock, boot_id),
+    })
+}
+
+pub(super) fn read_trust(
+    bytes: &[u8],
+    clock: Clock,
+    boot_id: &BootId,
+) -> serde_json::Result<(String, Duration)> {
+    let record: TrustRecord = serde_json::from_slice(bytes)?;
+    Ok((record.account, record.end.boot(clock, boot_id)))
+}
+
+pub(super) fn write_proof(by: Proof, until: Duration, clock: Clock, boot_id: &BootId) -> Vec<u8> {
+    json(&ProofRecord {
+        by,
+        end: End::new(until, clock, boot_id),
+    })
+}
+
+pub(super) fn read_proof(
+    bytes: &[u8],
+    clock: Clock,
+    boot_id: &BootId,
+) -> serde_json::Result<(Proof, Duration)> {
+    let record: ProofRecord = serde_json::from_slice(bytes)?;
+    Ok((record.by, record.end.boot(clock, boot_id)))
 }

@@ -1,8 +1,9 @@
-//! The durable copy of the ban list, the allow-list and the history.
+//! The durable copy of the ban list, the allow-list, the history, and of what is known of sources.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use redb::{
@@ -11,8 +12,12 @@ use redb::{
 
 use super::{
     Allowed, BootId, Clock, Entry, Past, Target,
-    record::{read_allowed, read_ban, read_history, write_allowed, write_ban, write_history},
+    record::{
+        read_allowed, read_ban, read_history, read_proof, read_trust, write_allowed, write_ban,
+        write_history, write_proof, write_trust,
+    },
 };
+use crate::detect::Proof;
 
 /// Version of the tables and of what records mean. A reader of this version ignores fields it does not know, so
 /// only what it would get wrong raises it.
@@ -79,16 +84,20 @@ enum Table {
     Bans,
     Allow,
     History,
+    Trust,
+    Proof,
 }
 
 impl Table {
-    const ALL: [Self; 3] = [Self::Bans, Self::Allow, Self::History];
+    const ALL: [Self; 5] = [Self::Bans, Self::Allow, Self::History, Self::Trust, Self::Proof];
 
     const fn definition(self) -> TableDefinition<'static, &'static str, &'static [u8]> {
         TableDefinition::new(match self {
             Self::Bans => "bans",
             Self::Allow => "allow",
             Self::History => "history",
+            Self::Trust => "trust",
+            Self::Proof => "proof",
         })
     }
 }
@@ -126,6 +135,35 @@ impl Batch {
         self.0.push((Table::History, target, record));
     }
 
+    /// A source is trusted until a boot time.
+    pub fn put_trust(
+        &mut self,
+        target: Target,
+        account: &str,
+        until: Duration,
+        clock: Clock,
+        boot_id: &BootId,
+    ) {
+        let record = write_trust(account, until, clock, boot_id);
+        self.0.push((Table::Trust, target, Some(record)));
+    }
+
+    /// A source is not trusted any more.
+    pub fn remove_trust(&mut self, target: Target) {
+        self.0.push((Table::Trust, target, None));
+    }
+
+    /// A source has proven that its address is its own, which is believed until a boot time.
+    pub fn put_proof(&mut self, target: Target, by: Proof, until: Duration, clock: Clock, boot_id: &BootId) {
+        let record = write_proof(by, until, clock, boot_id);
+        self.0.push((Table::Proof, target, Some(record)));
+    }
+
+    /// That is not believed any more.
+    pub fn remove_proof(&mut self, target: Target) {
+        self.0.push((Table::Proof, target, None));
+    }
+
     /// Appends another.
     pub(super) fn append(&mut self, mut other: Self) {
         self.0.append(&mut other.0);
@@ -147,6 +185,10 @@ pub struct Loaded {
     pub allowed: Vec<(Target, Allowed)>,
     /// Earlier bans by target, oldest first.
     pub history: Vec<(Target, Vec<Past>)>,
+    /// Trusted sources, their accounts, and the boot time at which that ends.
+    pub trust: Vec<(Target, String, Duration)>,
+    /// Sources that own their addresses, how they have shown it, and the boot time until which it is believed.
+    pub proof: Vec<(Target, Proof, Duration)>,
     /// Records that could not be understood, such as bans by a rule of a newer version. They stay in the store.
     pub unreadable: usize,
 }
@@ -201,9 +243,12 @@ impl Store {
             let transaction = database.begin_read().map_err(|error| self.damaged(&error))?;
             let mut loaded = Loaded::default();
             for table in Table::ALL {
-                let rows = transaction
-                    .open_table(table.definition())
-                    .map_err(|error| self.damaged(&error))?;
+                let rows = match transaction.open_table(table.definition()) {
+                    Ok(rows) => rows,
+                    // Written by a version that did not have it yet.
+                    Err(TableError::TableDoesNotExist(_)) => continue,
+                    Err(error) => return Err(self.damaged(&error)),
+                };
                 for row in rows.iter().map_err(|error| self.damaged(&error))? {
                     let (key, value) = row.map_err(|error| self.damaged(&error))?;
                     if read_row(table, key.value(), value.value(), clock, boot_id, &mut loaded).is_none() {
@@ -257,6 +302,14 @@ fn read_row(
         Table::Bans => into.bans.push(read_ban(target, value, clock, boot_id).ok()?),
         Table::Allow => into.allowed.push((target, read_allowed(value).ok()?)),
         Table::History => into.history.push((target, read_history(value).ok()?)),
+        Table::Trust => {
+            let (account, until) = read_trust(value, clock, boot_id).ok()?;
+            into.trust.push((target, account, until));
+        }
+        Table::Proof => {
+            let (by, until) = read_proof(value, clock, boot_id).ok()?;
+            into.proof.push((target, by, until));
+        }
     }
     Some(())
 }

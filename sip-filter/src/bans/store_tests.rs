@@ -120,6 +120,70 @@ fn after_a_restart_boot_time_counts_and_after_a_reboot_wall_time() {
 }
 
 #[test]
+fn trust_and_proof_live_on_for_the_time_that_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let (boot, later_boot) = (BootId::new("a"), BootId::new("b"));
+    let mut store = Store::open(dir.path()).unwrap();
+    let (phone, pbx) = ("192.0.2.1".parse().unwrap(), "2001:db8::/64".parse().unwrap());
+    let mut batch = Batch::default();
+    batch.put_trust(phone, "al\"ice", Duration::from_secs(1_600), clock(1_000), &boot);
+    batch.put_proof(pbx, Proof::Tcp, Duration::from_secs(1_300), clock(1_000), &boot);
+    batch.put_proof(
+        phone,
+        Proof::Nonce,
+        Duration::from_secs(1_300),
+        clock(1_000),
+        &boot,
+    );
+    batch.remove_proof(phone);
+    store.write(&batch).unwrap();
+
+    // A restart while the wall clock is stepped, and a reboot 100 s of wall time later.
+    let mut stepped = clock(1_100);
+    stepped.wall += DAY;
+    let mut rebooted = clock(20);
+    rebooted.wall += Duration::from_secs(100);
+    for (now, boot, ends) in [
+        (stepped, &boot, [1_600, 1_300]),
+        (rebooted, &later_boot, [520, 220]),
+    ] {
+        let loaded = store.load(now, boot).unwrap();
+        let [trust, proof] = ends.map(Duration::from_secs);
+        assert_eq!(loaded.trust, [(phone, "al\"ice".to_owned(), trust)]);
+        assert_eq!(loaded.proof, [(pbx, Proof::Tcp, proof)]);
+        assert_eq!(loaded.unreadable, 0);
+    }
+}
+
+#[test]
+fn a_store_from_before_there_was_trust_opens_and_gets_the_tables() {
+    let dir = tempfile::tempdir().unwrap();
+    let boot = BootId::new("a");
+    let mut store = Store::open(dir.path()).unwrap();
+    store
+        .write(&batch_of(&[entry("192.0.2.1", None, clock(0))], clock(0), &boot))
+        .unwrap();
+    {
+        let transaction = store.database.as_ref().unwrap().begin_write().unwrap();
+        for table in [Table::Trust, Table::Proof] {
+            assert!(transaction.delete_table(table.definition()).unwrap());
+        }
+        transaction.commit().unwrap();
+    }
+    drop(store);
+    let mut store = Store::open(dir.path()).unwrap();
+    let loaded = store.load(clock(0), &boot).unwrap();
+    assert_eq!(
+        (loaded.bans.len(), loaded.trust.len(), loaded.unreadable),
+        (1, 0, 0)
+    );
+    let mut batch = Batch::default();
+    batch.put_trust("192.0.2.1".parse().unwrap(), "bob", DAY, clock(0), &boot);
+    store.write(&batch).unwrap();
+    assert_eq!(store.load(clock(0), &boot).unwrap().trust.len(), 1);
+}
+
+#[test]
 fn a_file_of_a_newer_version_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(FILE);
