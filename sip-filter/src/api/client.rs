@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request, StatusCode, body::Incoming, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
@@ -17,12 +17,12 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
 use super::{
-    ApiError,
+    ApiError, Lines,
     error::ErrorBody,
     types::{
         AllowAdd, AllowList, AllowRemove, AllowResult, BanFilter, BanList, BanRequest, BanResult, Check,
-        ConfigText, Event, Health, ImportReport, ImportRequest, Mode, ModeChange, ModeRequest, ReloadReport,
-        Status, Targeted, Top, Unban, UnbanResult,
+        ConfigText, DroppedPacket, Event, Health, ImportReport, ImportRequest, Mode, ModeChange, ModeRequest,
+        ReloadReport, Status, Targeted, Top, Unban, UnbanResult,
     },
 };
 
@@ -254,17 +254,28 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`]
-    pub async fn events(&self, limit: usize, follow: bool) -> Result<Events, ClientError> {
-        let path = format!("/v1/events?limit={limit}&follow={follow}");
-        let (status, body) = self.send(Method::GET, &path, Bytes::new()).await?;
+    pub async fn events(&self, limit: usize, follow: bool) -> Result<Lines<Event>, ClientError> {
+        self.lines(&format!("/v1/events?limit={limit}&follow={follow}"))
+            .await
+    }
+
+    /// Packets dropped from now on, until there were `limit` of them. The kernel program copies them only while
+    /// somebody asks.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn drops(&self, limit: u64) -> Result<Lines<DroppedPacket>, ClientError> {
+        self.lines(&format!("{}?limit={limit}", super::routes::DROPS))
+            .await
+    }
+
+    async fn lines<T: DeserializeOwned>(&self, path: &str) -> Result<Lines<T>, ClientError> {
+        let (status, body) = self.send(Method::GET, path, Bytes::new()).await?;
         if !status.is_success() {
             let body = body.collect().await.map_err(ClientError::Interrupted)?.to_bytes();
             return Err(failure(status, &body));
         }
-        Ok(Events {
-            body,
-            buffer: BytesMut::new(),
-        })
+        Ok(Lines::new(body))
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
@@ -329,42 +340,6 @@ impl Client {
             .map_err(ClientError::Interrupted)?;
         let (head, body) = response.into_parts();
         Ok((head.status, body))
-    }
-}
-
-/// Events as they arrive.
-#[derive(Debug)]
-pub struct Events {
-    body: Incoming,
-    buffer: BytesMut,
-}
-
-impl Events {
-    /// The next one; `None` when the daemon has no more, or stops.
-    ///
-    /// # Errors
-    /// [`ClientError`] if the connection breaks or a line is not understood.
-    pub async fn next(&mut self) -> Result<Option<Event>, ClientError> {
-        loop {
-            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
-                let line = self.buffer.split_to(end + 1);
-                if line.trim_ascii().is_empty() {
-                    continue;
-                }
-                return serde_json::from_slice(&line)
-                    .map(Some)
-                    .map_err(|error| ClientError::Protocol(error.to_string()));
-            }
-            match self.body.frame().await {
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.buffer.extend_from_slice(&data);
-                    }
-                }
-                Some(Err(error)) => return Err(ClientError::Interrupted(error)),
-                None => return Ok(None),
-            }
-        }
     }
 }
 

@@ -12,6 +12,8 @@ pub struct Limits {
     pub reader_connections: usize,
     /// Followers of the event stream at once.
     pub followers: usize,
+    /// Clients that capture dropped packets at once.
+    pub captures: usize,
     /// Answers that may hold the whole ban list in memory at once.
     pub large_answers: usize,
     /// Time to send the head of a request.
@@ -34,6 +36,7 @@ impl Default for Limits {
             connections: 64,
             reader_connections: 48,
             followers: 16,
+            captures: 4,
             large_answers: 4,
             header_timeout: Duration::from_secs(5),
             body_timeout: Duration::from_secs(30),

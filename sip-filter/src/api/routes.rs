@@ -20,15 +20,21 @@ use tokio_util::sync::CancellationToken;
 use super::{
     ApiError, ErrorKind, Limits, Service,
     error::ErrorBody,
-    stream::{Held, follow},
+    stream::{Held, capture, follow},
     types::{AllowList, BanFilter, BanList, Mode, ModeRequest, SchemaVersion, Targeted, Top},
 };
 
 /// The only route with a large body.
 pub(super) const IMPORT: &str = "/v1/bans/import";
 
+/// The only route that reads and is yet for those alone who may write: frames hold what customers say.
+pub(super) const DROPS: &str = "/v1/drops";
+
 /// How long a client waits for its turn to get a large answer.
 const LARGE_ANSWER_WAIT: Duration = Duration::from_secs(10);
+
+/// Packets of one capture at most.
+const CAPTURED: u64 = 1_000_000;
 
 /// Events kept for those who ask for the latest.
 const RECENT_EVENTS: usize = 100;
@@ -37,6 +43,7 @@ const RECENT_EVENTS: usize = 100;
 struct Shared {
     service: Arc<dyn Service>,
     followers: Arc<Semaphore>,
+    captures: Arc<Semaphore>,
     large_answers: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
@@ -73,6 +80,7 @@ pub(super) fn router(service: Arc<dyn Service>, limits: &Limits, shutdown: Cance
     let shared = Arc::new(Shared {
         service,
         followers: Arc::new(Semaphore::new(limits.followers)),
+        captures: Arc::new(Semaphore::new(limits.captures)),
         large_answers: Arc::new(Semaphore::new(limits.large_answers)),
         shutdown,
     });
@@ -87,6 +95,7 @@ pub(super) fn router(service: Arc<dyn Service>, limits: &Limits, shutdown: Cance
         .route("/v1/allow/remove", post(disallow))
         .route("/v1/top", get(top))
         .route("/v1/events", get(events))
+        .route(DROPS, get(drops))
         .route("/v1/mode", post(set_mode))
         .route("/v1/config", get(config))
         .route("/v1/config/reload", post(reload))
@@ -323,6 +332,38 @@ async fn events(State(shared): Context, query: Result<Query<EventsQuery>, QueryR
         Some(permit) => Body::new(follow(recent, feed, permit, shared.shutdown.clone())),
         None => Body::from(super::stream::lines(&recent)),
     };
+    Ok((
+        StatusCode::OK,
+        [(header::CONTENT_TYPE, "application/x-ndjson")],
+        body,
+    )
+        .into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DropsQuery {
+    limit: u64,
+}
+
+async fn drops(State(shared): Context, query: Result<Query<DropsQuery>, QueryRejection>) -> Answer {
+    let DropsQuery { limit } = parameters(query)?;
+    if !(1..=CAPTURED).contains(&limit) {
+        return Err(Failure(ApiError::usage(format!(
+            "`limit` is {limit}, and a capture has between 1 and {CAPTURED} packets"
+        ))));
+    }
+    let Ok(permit) = Arc::clone(&shared.captures).try_acquire_owned() else {
+        return Err(Failure(ApiError::new(
+            ErrorKind::Busy,
+            "too many clients capture dropped packets at once",
+        )));
+    };
+    let service = Arc::clone(&shared.service);
+    let feed = tokio::task::spawn_blocking(move || service.drops())
+        .await
+        .unwrap_or_else(|_| Err(ApiError::internal("dropped packets cannot be captured")))?;
+    let body = Body::new(capture(feed, limit, permit, shared.shutdown.clone()));
     Ok((
         StatusCode::OK,
         [(header::CONTENT_TYPE, "application/x-ndjson")],

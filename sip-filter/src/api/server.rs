@@ -193,7 +193,7 @@ impl Server {
         } else {
             self.limits.body_bytes
         };
-        let allowed = if reads {
+        let allowed = if reads && head.uri.path() != routes::DROPS {
             Ok(())
         } else {
             self.require_write(peer).await

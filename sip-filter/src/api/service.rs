@@ -6,8 +6,8 @@ use super::{
     ApiError, Feed,
     types::{
         AllowAdd, AllowEntry, AllowRemove, AllowResult, BanEntry, BanFilter, BanRequest, BanResult, Check,
-        ConfigText, Event, Health, ImportReport, ImportRequest, Mode, ModeChange, ReloadReport, Status,
-        TopSource, Unban, UnbanResult,
+        ConfigText, DroppedPacket, Event, Health, ImportReport, ImportRequest, Mode, ModeChange,
+        ReloadReport, Status, TopSource, Unban, UnbanResult,
     },
 };
 
@@ -54,7 +54,10 @@ pub trait Service: Send + Sync + 'static {
     fn recent_events(&self, limit: usize) -> Result<Vec<Event>, ApiError>;
 
     /// Events from now on.
-    fn subscribe(&self) -> Feed;
+    fn subscribe(&self) -> Feed<Event>;
+
+    /// Packets dropped from now on. They are copied as long as a feed lives.
+    fn drops(&self) -> Result<Feed<DroppedPacket>, ApiError>;
 
     /// Switches between dropping and counting only.
     fn set_mode(&self, mode: Mode) -> Result<ModeChange, ApiError>;

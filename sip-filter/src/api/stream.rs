@@ -8,10 +8,14 @@ use std::{
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
+use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::{Feed, types::Event};
+use super::{
+    Feed,
+    types::{DroppedPacket, Event},
+};
 
 /// Chunks of an answer that wait for a client before its events are counted as missed.
 const CHUNKS_AHEAD: usize = 16;
@@ -75,9 +79,9 @@ impl Body for Follow {
 }
 
 /// One JSON object per line.
-pub(super) fn lines(events: &[Event]) -> Vec<u8> {
+pub(super) fn lines<T: Serialize>(objects: &[T]) -> Vec<u8> {
     let mut text = Vec::new();
-    for event in events {
+    for event in objects {
         // Strings, numbers and times after 1970 only: this does not fail; and if it did, the line is left out whole.
         if let Ok(line) = serde_json::to_vec(event) {
             text.extend_from_slice(&line);
@@ -90,7 +94,7 @@ pub(super) fn lines(events: &[Event]) -> Vec<u8> {
 /// The `recent` events, then those that arrive, until the client goes or the daemon stops.
 pub(super) fn follow(
     recent: Vec<Event>,
-    feed: Feed,
+    feed: Feed<Event>,
     permit: OwnedSemaphorePermit,
     shutdown: CancellationToken,
 ) -> Follow {
@@ -108,7 +112,7 @@ pub(super) fn follow(
     }
 }
 
-async fn forward(mut recent: Vec<Event>, mut feed: Feed, sender: &mpsc::Sender<Bytes>) {
+async fn forward(mut recent: Vec<Event>, mut feed: Feed<Event>, sender: &mpsc::Sender<Bytes>) {
     // Sent even if empty: it makes the head of the answer go out at once.
     if sender.send(lines(&recent).into()).await.is_err() {
         return;
@@ -128,6 +132,51 @@ async fn forward(mut recent: Vec<Event>, mut feed: Feed, sender: &mpsc::Sender<B
         recent.clear();
         if sender.send(lines(&[event]).into()).await.is_err() {
             return;
+        }
+    }
+}
+
+/// Dropped packets as they come, `limit` of them at most, until the client goes or the daemon stops.
+pub(super) fn capture(
+    feed: Feed<DroppedPacket>,
+    limit: u64,
+    permit: OwnedSemaphorePermit,
+    shutdown: CancellationToken,
+) -> Follow {
+    let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
+    tokio::spawn(async move {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = sender.closed() => {}
+            () = copy(feed, limit, &sender) => {}
+        }
+    });
+    Follow {
+        chunks,
+        _permit: permit,
+    }
+}
+
+async fn copy(mut feed: Feed<DroppedPacket>, limit: u64, sender: &mpsc::Sender<Bytes>) {
+    // Makes the head of the answer go out at once.
+    if sender.send(Bytes::new()).await.is_err() {
+        return;
+    }
+    let (mut sent, mut missed) = (0, 0);
+    while sent < limit {
+        match feed.recv().await {
+            Ok(packet) => {
+                let packet = DroppedPacket {
+                    missed: std::mem::take(&mut missed),
+                    ..packet
+                };
+                if sender.send(lines(&[packet]).into()).await.is_err() {
+                    return;
+                }
+                sent += 1;
+            }
+            Err(broadcast::error::RecvError::Lagged(count)) => missed += count,
+            Err(broadcast::error::RecvError::Closed) => return,
         }
     }
 }

@@ -52,7 +52,9 @@ impl Entry {
         }
     }
 
-    fn over(&self, clock: Clock) -> bool {
+    /// Whether it has ended, collected or not.
+    #[must_use]
+    pub fn over(&self, clock: Clock) -> bool {
         self.deadline.is_some_and(|deadline| deadline <= clock.boot)
     }
 }
@@ -205,6 +207,35 @@ impl BanList {
             past,
         };
         (outcome, Some(change))
+    }
+
+    /// Prolongs the ban in force that `rule` made, and changes nothing else of it. `None` if there is no such ban;
+    /// `Some(None)` if it ends late enough.
+    pub fn slide(
+        &mut self,
+        target: Target,
+        rule: Rule,
+        lifetime: Duration,
+        clock: Clock,
+    ) -> Option<Option<Change>> {
+        let made_by = |entry: &&Entry| {
+            entry.ban.origin == Origin::Detector && entry.ban.rule == Some(rule) && !entry.over(clock)
+        };
+        let old = self.entries.get(target).filter(made_by)?.clone();
+        let deadline = Some(clock.boot.saturating_add(lifetime));
+        if !later(deadline, old.deadline) {
+            return Some(None);
+        }
+        let mut after = old.clone();
+        after.deadline = deadline;
+        after.ban.expires = deadline.map(|deadline| clock.to_wall(deadline));
+        self.set(target, Some(after.clone()));
+        Some(Some(Change {
+            target,
+            before: Some(old),
+            after: Some(after),
+            past: None,
+        }))
     }
 
     /// Lifts the ban of exactly this target.

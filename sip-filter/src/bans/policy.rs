@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{PrefixMap, Target};
+use crate::detect::Rule;
 
 /// Why a ban was refused: each says what to do if it is meant after all.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +46,26 @@ pub enum Refusal {
         /// Its key.
         setting: &'static str,
     },
+    /// A rule that goes by volume alone, and a source with a registration in force.
+    #[error("{target} is trusted: {account} is registered from it, and {rule} goes by volume alone")]
+    Trusted {
+        /// Whom to ban.
+        target: Target,
+        /// Who is registered.
+        account: String,
+        /// The rule.
+        rule: Rule,
+    },
+    /// A network that a rule would ban for what others in it do.
+    #[error("{target} contains {inside}, which is {standing}")]
+    Contains {
+        /// Whom to ban.
+        target: Target,
+        /// Who must not suffer.
+        inside: Target,
+        /// Why: "allow-listed" or "trusted".
+        standing: &'static str,
+    },
     /// It would end at once.
     #[error("a ban of {0} for no time at all does nothing")]
     NoTime(Target),
@@ -62,6 +83,9 @@ impl Refusal {
             Self::Allowed { .. } => "take it from the allow-list first: `sip-filter allow remove`",
             Self::OwnAddress(_) => "addresses of this host cannot be banned",
             Self::ContainsOwn { .. } | Self::TooWide { .. } => "if you mean it, use --force",
+            Self::Trusted { .. } | Self::Contains { .. } => {
+                "if you mean it, ban it by hand: `sip-filter ban`"
+            }
             Self::NoTime(_) => "give a duration such as 1h, or `permanent`",
         }
     }
@@ -174,6 +198,15 @@ impl Policy {
         .into_iter()
         .flatten()
         .max_by_key(|(by, _)| by.net().prefix_len())
+    }
+
+    /// An entry that exempts a part of `target`.
+    #[must_use]
+    pub fn allowed_within(&self, target: Target) -> Option<Target> {
+        let operator = self.operator.within(target).map(|(inside, _)| inside);
+        operator
+            .chain(self.config.within(target).map(|(inside, ())| inside))
+            .next()
     }
 
     /// Whether this is an address of the host.

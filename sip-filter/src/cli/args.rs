@@ -1,11 +1,11 @@
 //! The command line.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use ipnet::IpNet;
 
-use super::values::{address, interface, lifetime, network, scope};
+use super::values::{address, interface, lifetime, network, scope, waiting};
 use crate::{
     api::{Lifetime, types::Mode},
     bans::{Scope, Target},
@@ -103,7 +103,11 @@ pub enum Verb {
     Status,
     /// Show the bans that have stopped the most packets
     Top(TopArgs),
-    /// Show the latest events
+    /// Show the latest events, or capture what is dropped
+    #[command(
+        after_help = "Examples:\n  sip-filter events -f -o json\n  sip-filter events --pcap dropped.pcap --limit 100\n  \
+        sip-filter events --pcap - --timeout 10m | tshark -r -"
+    )]
     Events(EventsArgs),
     /// Switch between dropping packets and only counting what would be dropped
     Mode(ModeArgs),
@@ -202,6 +206,9 @@ pub struct ListArgs {
     /// At most so many.
     #[arg(short = 'n', long, value_name = "N")]
     pub limit: Option<usize>,
+    /// Show under each ban what the rule saw; JSON always has it.
+    #[arg(short, long)]
+    pub evidence: bool,
 }
 
 /// Arguments of `check`.
@@ -306,14 +313,21 @@ pub struct TopArgs {
 }
 
 /// Arguments of `events`.
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct EventsArgs {
     /// Go on showing them as they happen.
     #[arg(short, long)]
     pub follow: bool,
-    /// How many of the latest.
-    #[arg(short = 'n', long, default_value_t = 20, value_name = "N")]
-    pub limit: usize,
+    /// How many of the latest [default: 20]; with --pcap, after how many packets to end [default: 1000].
+    #[arg(short = 'n', long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Write packets as they are dropped to this file, or with `-` to standard output, in pcap format: they never
+    /// show in tcpdump. It holds what customers send, so it takes the right to change things.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "follow")]
+    pub pcap: Option<PathBuf>,
+    /// End the capture after this time [default: 60s].
+    #[arg(long, value_name = "TIME", value_parser = waiting, requires = "pcap")]
+    pub timeout: Option<Duration>,
 }
 
 /// Arguments of `mode`.
@@ -417,6 +431,9 @@ mod tests {
             "sip-filter import - --format csv",
             "sip-filter export",
             "sip-filter events -f",
+            "sip-filter events --pcap x.pcap --limit 10 --timeout 2m",
+            "sip-filter events --pcap -",
+            "sip-filter list --evidence",
             "sip-filter mode simulate",
             "sip-filter config check",
             "sip-filter config show -q",
@@ -441,6 +458,9 @@ mod tests {
             ("sip-filter ban host.example", "host.example"),
             ("sip-filter ban 203.0.113.7 -d soon", "`soon` is not a duration"),
             ("sip-filter ban 203.0.113.7 -d 0", "no length"),
+            ("sip-filter events --pcap x -f", "--follow"),
+            ("sip-filter events --timeout 5s", "--pcap"),
+            ("sip-filter events --pcap x --timeout permanent", "`permanent`"),
             ("sip-filter ban 203.0.113.7 --scope both", "`both` is neither"),
             ("sip-filter unban", "required"),
             ("sip-filter unban --all", "--yes"),

@@ -6,7 +6,7 @@ use super::{
     args::{BanArgs, Format, ListArgs, UnbanArgs},
     exit::{Error, Exit},
     out::Out,
-    text::{ago, clean, count, ends, stamp, table},
+    text::{ago, clean, count, ends, rough, stamp, table},
 };
 use crate::{
     api::{
@@ -128,8 +128,16 @@ pub(super) async fn list(client: &Client, args: ListArgs, out: &mut Out) -> Resu
         Format::Json => out.json(&answer)?,
         Format::Human if answer.bans.is_empty() => out.note("no bans"),
         Format::Human => {
-            let text = list_table(&answer.bans, SystemTime::now(), out.width());
-            out.text(&text)?;
+            let now = SystemTime::now();
+            if args.evidence {
+                for ban in &answer.bans {
+                    for line in ban_lines(ban, now) {
+                        out.line(line)?;
+                    }
+                }
+            } else {
+                out.text(&list_table(&answer.bans, now, out.width()))?;
+            }
             out.note(count(answer.bans.len(), "ban"));
         }
         Format::Raw => {
@@ -217,43 +225,36 @@ fn check_text(check: &Check, now: SystemTime) -> String {
         None if check.banned => format!("{address} is banned"),
         None => format!("{address} is not banned"),
     });
-    for ban in &check.bans {
-        let rule = ban
-            .rule
-            .as_ref()
-            .map(|rule| format!(", rule {rule}"))
-            .unwrap_or_default();
+    if let Some(trust) = &check.trust {
         lines.push(format!(
-            "  {} by {}{}, scope {}, since {} ({}), ends {}",
-            ban.target,
-            clean(&ban.origin),
-            clean(&rule),
-            name_of(&ban.scope),
-            stamp(ban.created),
-            ago(ban.created, now),
-            match ban.expires {
-                Some(end) => format!("{} ({})", stamp(end), ends(ban.expires_in_seconds)),
-                None => "never".to_owned(),
-            }
+            "  trusted: {} is registered until {} (in {})",
+            clean(&trust.account),
+            stamp(trust.until),
+            rough(trust.until_in_seconds),
         ));
-        if !ban.reason.is_empty() {
-            lines.push(format!("    reason: {}", clean(&ban.reason)));
-        }
-        let last = ban.last_hit.map(|time| format!(", last {}", ago(time, now)));
-        lines.push(format!("    hits: {}{}", ban.hits, last.unwrap_or_default()));
-        if let Some(evidence) = &ban.evidence {
-            lines.push(format!(
-                "    evidence: {} within {} (threshold {}), from {} to {}",
-                evidence.count,
-                units::format_duration(std::time::Duration::from_secs(evidence.window_seconds)),
-                evidence.threshold,
-                stamp(evidence.first_seen),
-                stamp(evidence.last_seen),
-            ));
-            for sample in &evidence.sample {
-                lines.push(format!("      | {}", clean(sample)));
-            }
-        }
+    }
+    if let Some(proof) = &check.proof {
+        lines.push(format!(
+            "  proven: by {}, until {} (in {})",
+            clean(&proof.by),
+            stamp(proof.until),
+            rough(proof.until_in_seconds),
+        ));
+    }
+    for ban in &check.bans {
+        lines.extend(ban_lines(ban, now).into_iter().map(|line| format!("  {line}")));
+    }
+    if !check.counters.is_empty() {
+        lines.push("  counted now:".to_owned());
+    }
+    for counter in &check.counters {
+        lines.push(format!(
+            "    {}: {} within {} (threshold {})",
+            clean(&counter.rule),
+            counter.count,
+            seconds(counter.window_seconds),
+            counter.threshold,
+        ));
     }
     if !check.history.is_empty() {
         lines.push("  earlier bans:".to_owned());
@@ -270,4 +271,54 @@ fn check_text(check: &Check, now: SystemTime) -> String {
     }
     lines.push(String::new());
     lines.join("\n")
+}
+
+/// A ban with all that is known of it.
+fn ban_lines(ban: &BanEntry, now: SystemTime) -> Vec<String> {
+    let rule = ban
+        .rule
+        .as_ref()
+        .map(|rule| format!(", rule {rule}"))
+        .unwrap_or_default();
+    let mut lines = vec![format!(
+        "{} by {}{}, scope {}, since {} ({}), ends {}",
+        ban.target,
+        clean(&ban.origin),
+        clean(&rule),
+        name_of(&ban.scope),
+        stamp(ban.created),
+        ago(ban.created, now),
+        match ban.expires {
+            Some(end) => format!("{} ({})", stamp(end), ends(ban.expires_in_seconds)),
+            None => "never".to_owned(),
+        }
+    )];
+    if !ban.reason.is_empty() {
+        lines.push(format!("  reason: {}", clean(&ban.reason)));
+    }
+    let last = ban.last_hit.map(|time| format!(", last {}", ago(time, now)));
+    lines.push(format!("  hits: {}{}", ban.hits, last.unwrap_or_default()));
+    if let Some(evidence) = &ban.evidence {
+        let accounts = match evidence.accounts {
+            0 => String::new(),
+            accounts => format!(", {accounts} accounts or numbers"),
+        };
+        lines.push(format!(
+            "  evidence: {} within {} (threshold {}){accounts}, from {} to {}; the source was {}",
+            evidence.count,
+            seconds(evidence.window_seconds),
+            evidence.threshold,
+            stamp(evidence.first_seen),
+            stamp(evidence.last_seen),
+            if evidence.proven { "proven" } else { "not proven" },
+        ));
+        for sample in &evidence.sample {
+            lines.push(format!("    | {}", clean(sample)));
+        }
+    }
+    lines
+}
+
+fn seconds(seconds: u64) -> String {
+    units::format_duration(std::time::Duration::from_secs(seconds))
 }

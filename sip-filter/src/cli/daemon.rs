@@ -6,12 +6,16 @@ use super::{
     args::{EventsArgs, Format},
     exit::{Error, Exit},
     out::Out,
+    pcap,
     text::{ago, clean, count, rough, stamp, table},
 };
 use crate::api::{
     client::{Client, ClientError},
     types::{Event, Mode, Status, TopSource, name_of},
 };
+
+/// Events shown without `--limit`.
+const EVENTS: usize = 20;
 
 pub(super) async fn status(client: &Client, out: &mut Out) -> Result<Exit, Error> {
     let status = client.status().await?;
@@ -42,12 +46,22 @@ fn status_text(status: &Status, out: &Out) -> String {
             Some(mode) if interface.attached => format!("attached ({})", name_of(&mode)),
             _ => out.alert("not attached"),
         };
-        text.push_str(&format!("interface:  {} {state}\n", clean(&interface.name)));
+        let egress = match (&interface.egress, &interface.egress_problem) {
+            (Some(egress), _) => format!(", responses seen ({})", clean(egress)),
+            (None, Some(why)) => format!(", {}: {}", out.alert("responses not seen"), clean(why)),
+            (None, None) => String::new(),
+        };
+        text.push_str(&format!(
+            "interface:  {} {state}{egress}\n",
+            clean(&interface.name)
+        ));
     }
     text.push_str(&format!(
-        "bans:       {}\nallow-list: {}\n",
+        "bans:       {}\nallow-list: {}\nknown:      {} trusted, {} proven\n",
         status.bans,
         count(usize::try_from(status.allowed).unwrap_or(usize::MAX), "source"),
+        status.trusted,
+        status.proven,
     ));
     if status.events.lost > 0 || status.events.suppressed > 0 {
         text.push_str(&format!(
@@ -58,6 +72,7 @@ fn status_text(status: &Status, out: &Out) -> String {
     for (title, counters) in [
         ("PACKETS", &status.counters),
         ("WOULD DROP", &status.would_drop),
+        ("WOULD BAN", &status.would_ban),
         ("CLASS", &status.classes),
     ] {
         if counters.values().any(|packets| *packets > 0) {
@@ -112,13 +127,17 @@ fn raw_status(status: &Status, out: &mut Out) -> Result<(), Error> {
         } else {
             "not-attached"
         };
-        out.raw(&["interface", &interface.name, attached, &mode])?;
+        let egress = interface.egress.as_deref().unwrap_or_default();
+        out.raw(&["interface", &interface.name, attached, &mode, egress])?;
     }
     out.raw(&["bans", &status.bans.to_string()])?;
     out.raw(&["allowed", &status.allowed.to_string()])?;
+    out.raw(&["trusted", &status.trusted.to_string()])?;
+    out.raw(&["proven", &status.proven.to_string()])?;
     for (kind, counters) in [
         ("counter", &status.counters),
         ("would_drop", &status.would_drop),
+        ("would_ban", &status.would_ban),
         ("class", &status.classes),
     ] {
         for (name, packets) in counters {
@@ -187,7 +206,10 @@ fn top_table(sources: &[TopSource], now: SystemTime, width: Option<u16>) -> Stri
 }
 
 pub(super) async fn events(client: &Client, args: EventsArgs, out: &mut Out) -> Result<Exit, Error> {
-    let mut events = client.events(args.limit, args.follow).await?;
+    if let Some(path) = &args.pcap {
+        return pcap::capture(client, &args, path, out).await;
+    }
+    let mut events = client.events(args.limit.unwrap_or(EVENTS), args.follow).await?;
     while let Some(event) = events.next().await? {
         match out.format {
             Format::Json => out.json(&event)?,

@@ -11,6 +11,7 @@ mod list_file;
 mod local;
 pub mod logging;
 mod out;
+mod pcap;
 mod shell;
 mod text;
 mod values;

@@ -1,6 +1,6 @@
 //! Reads the values of arguments, so that a slip is found before the daemon is asked.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use clap::ValueEnum;
 use ipnet::IpNet;
@@ -30,6 +30,11 @@ pub(super) fn lifetime(text: &str) -> Result<Lifetime, String> {
         Ok(duration) => Ok(Lifetime::from_duration(duration)),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// How long to wait.
+pub(super) fn waiting(text: &str) -> Result<Duration, String> {
+    units::parse_finite_duration(text).map_err(|error| error.to_string())
 }
 
 /// One spelling for scopes: that of the JSON.

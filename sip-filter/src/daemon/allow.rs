@@ -117,7 +117,7 @@ impl Controller {
         }
         let mut config = self.config.clone();
         config.simulate = simulate;
-        self.configure(config)?;
+        self.configure(config, self.captures)?;
         let message = if simulate {
             "simulating: nothing is dropped any more".to_owned()
         } else {

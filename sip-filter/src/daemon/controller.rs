@@ -15,6 +15,7 @@ use std::{
 use super::{
     error::{ControlError, chain},
     journal::{Journal, JournalEvent, JournalKind},
+    known::KnownState,
     plane::Plane,
 };
 use crate::{
@@ -60,8 +61,12 @@ pub struct Totals {
     pub ended: HashMap<EndedBy, u64>,
     /// Decisions of rules that were not carried out: allow-listed, own address, too wide, no room.
     pub refused: u64,
-    /// Decisions of shadow rules, by rule.
-    pub shadow: BTreeMap<Rule, u64>,
+    /// Decisions that were not enforced, by rule: of shadow rules, and while simulating.
+    pub would_ban: BTreeMap<Rule, u64>,
+    /// Alarms, by rule.
+    pub alarms: BTreeMap<Rule, u64>,
+    /// Times the kernel did not take a trusted source.
+    pub trust_refused: u64,
 }
 
 /// See the module.
@@ -69,6 +74,7 @@ pub struct Controller {
     pub(super) config: Config,
     pub(super) list: BanList,
     pub(super) policy: Policy,
+    pub(super) known: KnownState,
     pub(super) planes: Vec<Box<dyn Plane>>,
     pub(super) journal: Arc<Journal>,
     pub(super) totals: Totals,
@@ -82,6 +88,8 @@ pub struct Controller {
     pub(super) reported: HashMap<(Target, &'static str), Duration>,
     /// Start of the current minute of reports of floods, and how many there were in it.
     pub(super) floods: (Duration, u32),
+    /// Clients that capture dropped frames.
+    pub(super) captures: usize,
     /// Writing back failed: tables may differ from the list.
     pub(super) dirty: bool,
 }
@@ -110,7 +118,9 @@ impl Controller {
         for entry in loaded.bans {
             list.restore(entry);
         }
+        let known = KnownState::new(&config, loaded.trust, loaded.proof, clock);
         let mut controller = Self {
+            known,
             config,
             list,
             policy,
@@ -123,6 +133,7 @@ impl Controller {
             forgiven: Vec::new(),
             reported: HashMap::new(),
             floods: (Duration::ZERO, 0),
+            captures: 0,
             dirty: false,
         };
         controller.expire(clock);
@@ -135,13 +146,14 @@ impl Controller {
     /// If its tables cannot take the list, or it cannot be attached; it is not added then.
     pub fn add_plane(&mut self, mut plane: Box<dyn Plane>, clock: Clock) -> Result<(), ControlError> {
         plane
-            .configure(&self.config)
+            .configure(&self.config, self.captures > 0)
             .map_err(|source| ControlError::Configure {
                 interface: plane.name().to_owned(),
                 source,
             })?;
         plane.image().set_allowed(&self.policy.kernel_networks())?;
         fill(plane.as_mut(), &self.list, clock)?;
+        self.fill_trust(plane.image(), clock);
         plane.attach().map_err(|source| ControlError::Attach {
             interface: plane.name().to_owned(),
             source,
@@ -178,9 +190,17 @@ impl Controller {
     pub fn reconcile(&mut self, clock: Clock) -> Result<usize, ControlError> {
         self.write_allowed()?;
         let mut repaired = 0;
-        for plane in &mut self.planes {
-            repaired += fill(plane.as_mut(), &self.list, clock)?;
+        let mut planes = std::mem::take(&mut self.planes);
+        let mut outcome = Ok(());
+        for plane in &mut planes {
+            match fill(plane.as_mut(), &self.list, clock) {
+                Ok(written) => repaired += written,
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
+            self.fill_trust(plane.image(), clock);
         }
+        self.planes = planes;
+        outcome?;
         self.dirty = false;
         Ok(repaired)
     }
@@ -316,15 +336,15 @@ impl Controller {
         Ok(())
     }
 
-    /// Puts a configuration in force on every data plane, or on none.
-    pub(super) fn configure(&mut self, config: Config) -> Result<(), ControlError> {
+    /// Puts a configuration in force on every data plane, or on none; with copies of dropped frames or without.
+    pub(super) fn configure(&mut self, config: Config, captures: usize) -> Result<(), ControlError> {
         for index in 0..self.planes.len() {
-            let Err(source) = self.planes[index].configure(&config) else {
+            let Err(source) = self.planes[index].configure(&config, captures > 0) else {
                 continue;
             };
             let interface = self.planes[index].name().to_owned();
             for plane in &mut self.planes[..index] {
-                if let Err(error) = plane.configure(&self.config) {
+                if let Err(error) = plane.configure(&self.config, self.captures > 0) {
                     tracing::error!(
                         interface = plane.name(),
                         error = chain(&error),
@@ -335,6 +355,7 @@ impl Controller {
             return Err(ControlError::Configure { interface, source });
         }
         self.config = config;
+        self.captures = captures;
         Ok(())
     }
 

@@ -11,15 +11,15 @@ use super::{
     operations::LOGGED_ONE_BY_ONE,
 };
 use crate::{
-    bans::{Batch, Clock, NewBan, Origin, Outcome, Scope, Target},
+    bans::{Batch, Change, Clock, NewBan, Origin, Outcome, Refusal, Target},
     config::Config,
     dataplane::ImageError,
-    detect::Decision,
+    detect::{Decision, Rule},
 };
 
 /// A rule's decision on a target that is not carried out is reported once in this time: an allow-listed customer in
 /// a loop would else fill the journal.
-const REPORT_EVERY: Duration = Duration::from_secs(60);
+pub(super) const REPORT_EVERY: Duration = Duration::from_secs(60);
 
 /// Decisions whose last report is remembered.
 const REPORTS: usize = 10_000;
@@ -60,13 +60,8 @@ impl Controller {
             "{} in {} s, threshold {}",
             evidence.count, evidence.window_seconds, evidence.threshold
         );
-        if decision.shadow {
-            *self.totals.shadow.entry(decision.rule).or_default() += 1;
-            let message = format!("would ban {target} (shadow rule): {reason}");
-            self.report(decision, JournalKind::WouldBan, message, clock);
-            return Applied::Shadow;
-        }
-        if let Err(refusal) = self.policy.permit(target, false) {
+        // Before shadow rules report: what would be refused is nothing they would ban.
+        if let Err(refusal) = self.permit(decision) {
             self.totals.refused += 1;
             self.report(
                 decision,
@@ -76,13 +71,33 @@ impl Controller {
             );
             return Applied::Refused;
         }
+        if decision.shadow {
+            *self.totals.would_ban.entry(decision.rule).or_default() += 1;
+            let message = format!("would ban {target} (shadow rule): {reason}");
+            self.report(decision, JournalKind::WouldBan, message, clock);
+            return Applied::Shadow;
+        }
+        if decision.sliding
+            && let Some(slid) = self.list.slide(target, decision.rule, decision.ban_for, clock)
+        {
+            let Some(change) = slid else {
+                return Applied::Unchanged;
+            };
+            if let Err(error) = self.enforce(std::slice::from_ref(&change)) {
+                return self.not_enforced(decision, &error, clock);
+            }
+            // It moves as often as the source sends: saved with the hits, not each time.
+            self.touched.insert(target);
+            self.note_extension(&change, clock);
+            return Applied::Banned;
+        }
         let (outcome, change) = self.list.ban(
             NewBan {
                 target,
                 origin: Origin::Detector,
                 rule: Some(decision.rule),
                 reason,
-                scope: Scope::Sip,
+                scope: decision.scope,
                 lifetime: Some(decision.ban_for),
                 created: None,
                 evidence: Some(evidence.clone()),
@@ -94,25 +109,69 @@ impl Controller {
             return Applied::Unchanged;
         };
         if let Err(error) = self.enforce(std::slice::from_ref(&change)) {
-            self.totals.refused += 1;
-            self.report(
-                decision,
-                JournalKind::Refused,
-                format!("{target} is not banned: {}", chain(&error)),
-                clock,
-            );
-            return Applied::Failed;
+            return self.not_enforced(decision, &error, clock);
         }
-        self.note_ban(&change, clock);
+        if self.config.simulate {
+            *self.totals.would_ban.entry(decision.rule).or_default() += 1;
+        }
+        if outcome == Outcome::Extended {
+            self.note_extension(&change, clock);
+        } else {
+            self.note_ban(&change, clock);
+        }
         self.save(std::slice::from_ref(&change), clock).detach();
         Applied::Banned
     }
 
-    fn report(&mut self, decision: &Decision, kind: JournalKind, message: String, clock: Clock) {
-        let key = (decision.target, decision.rule.name());
+    /// Whether a rule's decision may be carried out. Rules never force anything.
+    fn permit(&self, decision: &Decision) -> Result<(), Refusal> {
+        let target = decision.target;
+        self.policy.permit(target, false)?;
+        if decision.rule.by_volume()
+            && let Some(trust) = self.known.trust.get(target)
+        {
+            return Err(Refusal::Trusted {
+                target,
+                account: trust.value.clone(),
+                rule: decision.rule,
+            });
+        }
+        if decision.rule != Rule::NetworkAggregate {
+            return Ok(());
+        }
+        let trusted = || self.known.trust.within(target).next().map(|(inside, _)| inside);
+        let inside = match self.policy.allowed_within(target) {
+            Some(inside) => Some((inside, "allow-listed")),
+            None => trusted().map(|inside| (inside, "trusted")),
+        };
+        inside.map_or(Ok(()), |(inside, standing)| {
+            Err(Refusal::Contains {
+                target,
+                inside,
+                standing,
+            })
+        })
+    }
+
+    fn not_enforced(&mut self, decision: &Decision, error: &ImageError, clock: Clock) -> Applied {
+        self.totals.refused += 1;
+        let message = format!("{} is not banned: {}", decision.target, chain(error));
+        self.report(decision, JournalKind::Refused, message, clock);
+        Applied::Failed
+    }
+
+    /// A ban that moves while its source goes on is told once a minute.
+    fn note_extension(&mut self, change: &Change, clock: Clock) {
+        if self.due((change.target, JournalKind::BanExtended.name()), clock) {
+            self.note_ban(change, clock);
+        }
+    }
+
+    /// Whether something is to be reported of a target: once in [`REPORT_EVERY`].
+    fn due(&mut self, key: (Target, &'static str), clock: Clock) -> bool {
         let recent = |then: &Duration| clock.boot.saturating_sub(*then) < REPORT_EVERY;
         if self.reported.get(&key).is_some_and(recent) {
-            return;
+            return false;
         }
         if self.reported.len() >= REPORTS {
             self.reported.retain(|_, then| recent(then));
@@ -121,6 +180,13 @@ impl Controller {
             }
         }
         self.reported.insert(key, clock.boot);
+        true
+    }
+
+    fn report(&mut self, decision: &Decision, kind: JournalKind, message: String, clock: Clock) {
+        if !self.due((decision.target, decision.rule.name()), clock) {
+            return;
+        }
         self.journal.record(JournalEvent {
             target: Some(decision.target),
             origin: Some(Origin::Detector),
@@ -158,8 +224,9 @@ impl Controller {
         });
     }
 
-    /// Collects bans that have ended. The kernel has stopped enforcing them by itself.
+    /// Collects bans, registrations and proofs that have ended. The kernel has stopped to heed them by itself.
     pub fn expire(&mut self, clock: Clock) {
+        self.expire_known(clock);
         let changes = self.list.expire(clock);
         if changes.is_empty() {
             return;
@@ -220,6 +287,7 @@ impl Controller {
             batch.put_history(target, std::iter::empty());
         }
         self.writer.submit(batch).detach();
+        self.save_known(clock);
         self.reported
             .retain(|_, then| clock.boot.saturating_sub(*then) < REPORT_EVERY);
         self.repair(clock);
@@ -237,7 +305,7 @@ impl Controller {
         let result: Result<(), ControlError> = self
             .write_allowed()
             .map_err(ImageError::into)
-            .and_then(|()| self.configure(effective));
+            .and_then(|()| self.configure(effective, self.captures));
         if let Err(error) = result {
             self.policy = old_policy;
             if let Err(error) = self.write_allowed() {
@@ -245,6 +313,9 @@ impl Controller {
                 tracing::error!(error = chain(&error), "the allow-list could not be put back");
             }
             return Err(error);
+        }
+        if old_config.trust != self.config.trust {
+            self.configure_known();
         }
         if old_config.simulate != self.config.simulate {
             let mode = if self.config.simulate {

@@ -1,9 +1,10 @@
 //! A data plane in memory, with all the ways to fail.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use ipnet::IpNet;
@@ -21,7 +22,6 @@ use crate::{
 #[derive(Default)]
 pub(super) struct State {
     pub(super) bans: HashMap<Target, KernelBan>,
-    pub(super) trusted: HashMap<Target, std::time::Duration>,
     pub(super) allowed: Vec<IpNet>,
     pub(super) config: Option<Config>,
     pub(super) attached: bool,
@@ -33,6 +33,16 @@ pub(super) struct State {
     /// Room for allowed networks.
     pub(super) room_allowed: Option<usize>,
     pub(super) refuse_config: bool,
+    /// Trusted sources, and until when.
+    pub(super) trust: BTreeMap<Target, Duration>,
+    /// Calls that wrote one.
+    pub(super) trust_writes: usize,
+    /// Room for trusted sources.
+    pub(super) room_trust: Option<usize>,
+    /// What was there when it was attached: bans and trusted sources.
+    pub(super) at_attach: (usize, usize),
+    /// Whether copies of dropped frames are asked for.
+    pub(super) captures: bool,
 }
 
 #[derive(Clone, Default)]
@@ -87,7 +97,7 @@ impl Plane for FakePlane {
         }))
     }
 
-    fn configure(&mut self, config: &Config) -> Result<(), DataplaneError> {
+    fn configure(&mut self, config: &Config, capture_drops: bool) -> Result<(), DataplaneError> {
         let mut state = self.0.state();
         if state.refuse_config {
             return Err(DataplaneError::Write {
@@ -96,6 +106,7 @@ impl Plane for FakePlane {
             });
         }
         state.config = Some(config.clone());
+        state.captures = capture_drops;
         Ok(())
     }
 
@@ -104,7 +115,9 @@ impl Plane for FakePlane {
     }
 
     fn attach(&mut self) -> Result<(), DataplaneError> {
-        self.0.state().attached = true;
+        let mut state = self.0.state();
+        state.attached = true;
+        state.at_attach = (state.bans.len(), state.trust.len());
         Ok(())
     }
 
@@ -139,21 +152,27 @@ impl Image for FakePlane {
         Ok(())
     }
 
+    fn set_trust(&mut self, target: Target, until: Option<Duration>) -> Result<(), ImageError> {
+        let mut state = self.0.state();
+        let Some(until) = until else {
+            state.trust.remove(&target);
+            return Ok(());
+        };
+        let entries = state.trust.len();
+        if !state.trust.contains_key(&target) && state.room_trust.is_some_and(|room| entries >= room) {
+            return Err(full("trust", entries));
+        }
+        state.trust_writes += 1;
+        state.trust.insert(target, until);
+        Ok(())
+    }
+
     fn set_allowed(&mut self, networks: &[IpNet]) -> Result<(), ImageError> {
         let mut state = self.0.state();
         if state.room_allowed.is_some_and(|room| networks.len() > room) {
             return Err(full("network", state.allowed.len()));
         }
         state.allowed = networks.to_vec();
-        Ok(())
-    }
-
-    fn set_trust(&mut self, target: Target, until: Option<std::time::Duration>) -> Result<(), ImageError> {
-        let mut state = self.0.state();
-        match until {
-            Some(until) => state.trusted.insert(target, until),
-            None => state.trusted.remove(&target),
-        };
         Ok(())
     }
 

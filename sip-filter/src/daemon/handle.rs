@@ -16,6 +16,7 @@ use super::{
     BanDone, BanOrder, Checked, ControlError, Controller, Done, Filter, ImportBan, ImportOptions, Imported,
     Unban, UnbanDone, chain,
     decisions::Reloaded,
+    drops::Drops,
     journal::{Journal, JournalEvent, JournalKind},
     watch::Instruction,
 };
@@ -32,6 +33,7 @@ pub struct ControlHandle {
     journal: Arc<Journal>,
     source: Source,
     engine: mpsc::Sender<Instruction>,
+    pub(super) drops: Drops,
     started: Instant,
     reload_failed: Arc<AtomicBool>,
 }
@@ -44,6 +46,7 @@ impl ControlHandle {
             controller: Arc::new(Mutex::new(controller)),
             source,
             engine,
+            drops: Drops::default(),
             started: Instant::now(),
             reload_failed: Arc::default(),
         }

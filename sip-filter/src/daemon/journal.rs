@@ -46,6 +46,12 @@ pub enum JournalKind {
     AllowChanged,
     /// Events of the kernel program were lost or held back.
     EventsLost,
+    /// A rule found something an operator should know, and stops nothing.
+    Alarm,
+    /// A source is not trusted any more because it was banned by hand.
+    TrustRemoved,
+    /// The kernel did not take a trusted source: it has the limits of a stranger.
+    TrustRefused,
 }
 
 impl JournalKind {
@@ -64,6 +70,9 @@ impl JournalKind {
             Self::Reloaded => "reloaded",
             Self::AllowChanged => "allow-changed",
             Self::EventsLost => "events-lost",
+            Self::Alarm => "alarm",
+            Self::TrustRemoved => "trust-removed",
+            Self::TrustRefused => "trust-refused",
         }
     }
 }
@@ -84,6 +93,9 @@ pub struct JournalEvent {
     pub origin: Option<Origin>,
     /// The detection rule.
     pub rule: Option<Rule>,
+    /// The account, if the event concerns one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
     /// One sentence for people.
     pub message: String,
     /// Reported and not enforced.
@@ -104,6 +116,7 @@ impl JournalEvent {
             target: None,
             origin: None,
             rule: None,
+            account: None,
             message: message.into(),
             shadow: false,
             evidence: None,
@@ -134,7 +147,10 @@ impl Journal {
         let rule = event.rule.map(Rule::name);
         let kind = event.kind.name();
         match event.kind {
-            JournalKind::Refused | JournalKind::EventsLost => {
+            JournalKind::Refused
+            | JournalKind::EventsLost
+            | JournalKind::Alarm
+            | JournalKind::TrustRefused => {
                 tracing::warn!(kind, target, rule, shadow = event.shadow, "{}", event.message);
             }
             _ => tracing::info!(kind, target, rule, shadow = event.shadow, "{}", event.message),

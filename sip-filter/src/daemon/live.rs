@@ -2,6 +2,7 @@
 
 use std::io;
 
+use sip_filter_common::abi::flags;
 use tokio::sync::mpsc;
 
 use super::{PacketEvent, Plane, chain};
@@ -92,11 +93,17 @@ impl Plane for LivePlane {
         self.attached()?.counters()
     }
 
-    fn configure(&mut self, config: &Config) -> Result<(), DataplaneError> {
+    fn configure(&mut self, config: &Config, capture_drops: bool) -> Result<(), DataplaneError> {
         match &self.state {
             // Loaded with it a moment ago.
             State::Prepared(_) => Ok(()),
-            State::Attached(interface) => interface.set_config(&config.kernel(self.seed)),
+            State::Attached(interface) => {
+                let mut settings = config.kernel(self.seed);
+                if capture_drops {
+                    settings.flags |= flags::CAPTURE_DROPS;
+                }
+                interface.set_config(&settings)
+            }
             State::Gone => self.attached().map(|_| ()),
         }
     }

@@ -3,9 +3,11 @@
 mod allow;
 mod controller;
 mod decisions;
+mod drops;
 mod error;
 mod handle;
 pub mod journal;
+mod known;
 mod live;
 mod operations;
 mod own;
@@ -21,8 +23,10 @@ mod fake;
 
 pub use controller::{Controller, Done, Totals};
 pub use decisions::{Applied, Reloaded};
+pub use drops::{Capture, DroppedFrame};
 pub use error::{ControlError, ErrorCode, chain};
 pub use handle::ControlHandle;
+pub use known::{ProvenBy, TrustedBy};
 pub use live::LivePlane;
 pub use own::own_addresses;
 pub use plane::{PacketEvent, Plane};

@@ -52,6 +52,9 @@ impl Controller {
         for change in &changes {
             self.note_ban(change, clock);
         }
+        for target in &order.targets {
+            self.distrust_banned(*target, clock);
+        }
         let value = order
             .targets
             .iter()
@@ -227,7 +230,10 @@ impl Controller {
         let own = self.policy.is_own(ip).then_some(address);
         let allowed_by = own.or_else(|| self.policy.allowed_by(address).map(|(by, _)| by));
         let history = self.list.history().covering(address);
+        let (trust, proof) = self.known(ip, clock);
         Checked {
+            trust,
+            proof,
             banned: !bans.is_empty() && allowed_by.is_none(),
             bans,
             allowed_by,
@@ -292,6 +298,7 @@ impl Controller {
         self.enforce(&changes)?;
         for change in &changes {
             self.count_added(change);
+            self.distrust_banned(change.target, clock);
         }
         if !changes.is_empty() {
             // One line for all: a list of thousands would push everything else out of the journal.

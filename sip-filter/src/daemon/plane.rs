@@ -35,11 +35,11 @@ pub trait Plane: Send {
     /// If the kernel refuses.
     fn counters(&self) -> Result<Counters, DataplaneError>;
 
-    /// Puts the settings of [`Config::kernel`] in force, all at once.
+    /// Puts the settings of [`Config::kernel`] in force, all at once, with copies of dropped frames or without.
     ///
     /// # Errors
     /// If the kernel refuses; the settings before are then still in force.
-    fn configure(&mut self, config: &Config) -> Result<(), DataplaneError>;
+    fn configure(&mut self, config: &Config, capture_drops: bool) -> Result<(), DataplaneError>;
 
     /// Its tables of bans and allowed networks.
     fn image(&mut self) -> &mut dyn Image;

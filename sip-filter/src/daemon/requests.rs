@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::known::{ProvenBy, TrustedBy};
 use crate::{
     bans::{Ban, Origin, Outcome, Past, Refusal, Scope, Target},
     detect::Rule,
@@ -87,6 +88,10 @@ pub struct Checked {
     pub bans: Vec<Ban>,
     /// The allow-list entry that exempts it; its own for an address of the host.
     pub allowed_by: Option<Target>,
+    /// The registration that makes its source trusted.
+    pub trust: Option<TrustedBy>,
+    /// How its source has proven that the address is its own.
+    pub proof: Option<ProvenBy>,
     /// Earlier bans of it and of what covers it, newest first.
     pub history: Vec<(Target, Past)>,
 }

@@ -90,6 +90,12 @@ impl Daemon {
         for (target, count, ended) in controller.bans().offences() {
             detector.restore_offences(target, count, ended);
         }
+        for (target, account, until) in controller.trusted() {
+            detector.restore_trust(target, account, until);
+        }
+        for (target, by, until) in controller.proven() {
+            detector.restore_proof(target, by, until);
+        }
 
         let events = match attach(&mut controller, planes, clock) {
             Ok(events) => events,
@@ -220,6 +226,7 @@ async fn regular_work(handle: ControlHandle, shutdown: CancellationToken) {
             handle.with(|controller, clock| {
                 controller.expire(clock);
                 controller.harvest_hits(clock);
+                controller.save_known(clock);
                 match own {
                     Some(Ok(own)) => controller.set_own(own),
                     Some(Err(error)) => tracing::warn!(%error, "cannot list the addresses of this host"),

@@ -1,6 +1,9 @@
 //! The whole daemon with a fake data plane and a fake engine.
 
-use std::time::{Instant, SystemTime};
+use std::{
+    sync::{Arc, Mutex},
+    time::{Instant, SystemTime},
+};
 
 use bytes::Bytes;
 use sip_filter_common::{
@@ -13,13 +16,14 @@ use crate::{
     bans::{Evidence, Scope, Target},
     config::Overrides,
     daemon::{BanOrder, Length, PacketEvent, Unban, fake::Fake},
-    detect::{Conclusion, Decision, DetectConfig, Observation, Rule},
+    detect::{Conclusion, Decision, DetectConfig, Observation, Proof, Rule},
 };
 
 /// Bans every third request of a source.
 #[derive(Default)]
 struct EveryThird {
     seen: std::collections::HashMap<Target, u64>,
+    restored: Arc<Mutex<Vec<String>>>,
 }
 
 impl Detector for EveryThird {
@@ -56,6 +60,17 @@ impl Detector for EveryThird {
 
     fn restore_offences(&mut self, target: Target, count: u32, _: SystemTime) {
         self.seen.insert(target, u64::from(count));
+    }
+
+    fn restore_trust(&mut self, target: Target, account: &str, _: Duration) {
+        self.restored.lock().unwrap().push(format!("{target} {account}"));
+    }
+
+    fn restore_proof(&mut self, target: Target, by: Proof, _: Duration) {
+        self.restored
+            .lock()
+            .unwrap()
+            .push(format!("{target} {}", by.name()));
     }
 
     fn forget(&mut self, target: Target) {

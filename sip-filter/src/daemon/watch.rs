@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{ControlHandle, PacketEvent};
 use crate::{
     bans::{Clock, Target},
-    detect::{Conclusion, DetectConfig, Observation},
+    detect::{Conclusion, DetectConfig, Observation, Proof},
 };
 
 /// What the daemon needs of the detection engine.
@@ -25,6 +25,12 @@ pub trait Detector: Send {
 
     /// Puts back the memory of earlier bans.
     fn restore_offences(&mut self, target: Target, count: u32, ended: SystemTime);
+
+    /// Puts back a registration, which ends at a boot time.
+    fn restore_trust(&mut self, target: Target, account: &str, until: Duration);
+
+    /// Puts back a proof, which is believed until a boot time.
+    fn restore_proof(&mut self, target: Target, by: Proof, until: Duration);
 
     /// Forgets a target an operator let go.
     fn forget(&mut self, target: Target);
@@ -74,6 +80,9 @@ pub(super) async fn watch(
         detector.set_wall(clock.boot, clock.wall);
         let mut floods = Vec::new();
         for event in &batch {
+            if handle.drops.take(event, clock) {
+                continue;
+            }
             let Some(observation) = observation(event) else {
                 continue;
             };
@@ -86,9 +95,7 @@ pub(super) async fn watch(
             if !conclusions.is_empty() {
                 handle.with(|controller, clock| {
                     for conclusion in conclusions.drain(..) {
-                        if let Conclusion::Ban(decision) = conclusion {
-                            controller.apply(&decision, clock);
-                        }
+                        controller.conclude(conclusion, clock);
                     }
                 });
             }

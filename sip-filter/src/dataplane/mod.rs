@@ -147,5 +147,17 @@ pub enum XdpMode {
     Generic,
 }
 
+impl Egress {
+    /// The stable name; `None` if answers are not observed.
+    #[must_use]
+    pub const fn name(&self) -> Option<&'static str> {
+        match self {
+            Self::Tcx => Some("tcx"),
+            Self::Clsact => Some("clsact"),
+            Self::None(_) => None,
+        }
+    }
+}
+
 /// Sum of the counters of all CPUs.
 pub type Counters = Box<abi::Counters>;

@@ -18,7 +18,7 @@ pub use self::{
     textfile::{FILE_NAME, Textfile, TextfileError},
 };
 use crate::{
-    dataplane::{Counters, XdpMode},
+    dataplane::{Counters, Egress, XdpMode},
     detect::{EngineStats, Rule},
 };
 
@@ -42,6 +42,16 @@ pub struct Snapshot {
     pub bans_added: Vec<BansAdded>,
     /// Bans ended so far, by cause: a stable name (`expired`, `unbanned`, …).
     pub bans_removed: Vec<(&'static str, u64)>,
+    /// Bans decided and not enforced so far, by rule.
+    pub would_ban: Vec<(Rule, u64)>,
+    /// Alarms so far, by rule.
+    pub alarms: Vec<(Rule, u64)>,
+    /// Sources with a registration in force.
+    pub trusted: u64,
+    /// Sources that have proven to own their address.
+    pub proven: u64,
+    /// Times the kernel did not take a trusted source.
+    pub trust_refused: u64,
     /// The detection engine.
     pub engine: EngineStats,
     /// Thresholds in force.
@@ -55,6 +65,8 @@ pub struct Interface {
     pub name: String,
     /// How the program is attached, if it is.
     pub attached: Option<XdpMode>,
+    /// Where responses on their way out are seen.
+    pub egress: Egress,
     /// Counters of its data plane.
     pub counters: Counters,
     /// How full its tables are.

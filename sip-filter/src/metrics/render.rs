@@ -8,7 +8,10 @@ use sip_filter_common::{
 };
 
 use super::{Interface, Snapshot};
-use crate::{dataplane::XdpMode, detect::Rule};
+use crate::{
+    dataplane::{Egress, XdpMode},
+    detect::Rule,
+};
 
 /// Content type of the text.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -28,6 +31,7 @@ pub fn render(snapshot: &Snapshot) -> Result<String, RenderError> {
     interfaces(&mut page, &snapshot.interfaces)?;
     bans(&mut page, snapshot)?;
     detection(&mut page, snapshot)?;
+    known(&mut page, snapshot)?;
     program(&mut page, snapshot)?;
     Ok(TextEncoder::new().encode_to_string(&page.registry.gather())?)
 }
@@ -188,6 +192,11 @@ fn interfaces(page: &mut Page, interfaces: &[Interface]) -> Result<(), RenderErr
         "1 if the program is attached to the interface in this mode.",
         &["interface", "mode"],
     )?;
+    let egress = page.gauge(
+        "sip_filter_egress_attached",
+        "1 if responses that leave the interface are seen in this way; 0 for all if they are not seen.",
+        &["interface", "mode"],
+    )?;
     let entries = page.gauge(
         "sip_filter_bpf_map_entries",
         "Entries in a kernel table.",
@@ -216,6 +225,9 @@ fn interfaces(page: &mut Page, interfaces: &[Interface]) -> Result<(), RenderErr
                 &[name, label],
                 u64::from(interface.attached == Some(mode)),
             )?;
+        }
+        for (mode, label) in [(Egress::Tcx, "tcx"), (Egress::Clsact, "clsact")] {
+            set(&egress, &[name, label], u64::from(interface.egress == mode))?;
         }
         for table in &interface.tables {
             set(&entries, &[name, table.name], table.entries)?;
@@ -312,6 +324,47 @@ fn detection(page: &mut Page, snapshot: &Snapshot) -> Result<(), RenderError> {
     Ok(())
 }
 
+/// What rules decided and did not enforce, and who is known.
+fn known(page: &mut Page, snapshot: &Snapshot) -> Result<(), RenderError> {
+    for (name, help, counts) in [
+        (
+            "sip_filter_would_ban_total",
+            "Bans decided and not enforced since the start: of shadow rules, and all while the filter simulates.",
+            &snapshot.would_ban,
+        ),
+        (
+            "sip_filter_alarms_total",
+            "Alarms of the detection rules since the start.",
+            &snapshot.alarms,
+        ),
+    ] {
+        let counter = page.counter(name, help, &["rule"])?;
+        for (rule, count) in counts {
+            add(&counter, &[rule.name()], *count)?;
+        }
+    }
+    for (name, help, value) in [
+        (
+            "sip_filter_trusted_sources",
+            "Sources with a registration in force.",
+            snapshot.trusted,
+        ),
+        (
+            "sip_filter_proven_sources",
+            "Sources that have proven to own their address.",
+            snapshot.proven,
+        ),
+    ] {
+        set(&page.gauge(name, help, &[])?, &[], value)?;
+    }
+    let refused = page.counter(
+        "sip_filter_trust_refused_total",
+        "Times the kernel did not take a trusted source, which then has the limits of a stranger.",
+        &[],
+    )?;
+    add(&refused, &[], snapshot.trust_refused)
+}
+
 fn program(page: &mut Page, snapshot: &Snapshot) -> Result<(), RenderError> {
     let info = page.gauge(
         "sip_filter_build_info",
@@ -337,157 +390,5 @@ fn program(page: &mut Page, snapshot: &Snapshot) -> Result<(), RenderError> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use sip_filter_common::abi;
-
-    use super::*;
-    use crate::{
-        detect::EngineStats,
-        metrics::{Bans, BansAdded, TableUse},
-    };
-
-    fn counters() -> Counters {
-        Counters {
-            by_reason: [0; abi::COUNTER_WORDS],
-            by_class: [0; Class::COUNT],
-            events_lost: 0,
-            events_suppressed: 0,
-        }
-    }
-
-    /// A snapshot in which every number is different.
-    pub(in crate::metrics) fn snapshot() -> Snapshot {
-        let mut counters = counters();
-        for (number, reason) in Reason::ALL.iter().enumerate() {
-            for family in [Family::V4, Family::V6] {
-                if makes_sense(*reason, family) {
-                    let index = counter_index(*reason as u8, family, family == Family::V6);
-                    counters.by_reason[index] = (number * 10 + family as usize) as u64;
-                    counters.by_reason[index + 1] = (number * 1_000 + family as usize) as u64;
-                }
-            }
-        }
-        let not_ip = counter_index(Reason::PassNotIp as u8, Family::Other, false);
-        counters.by_reason[not_ip] = 7;
-        counters.by_reason[not_ip + 1] = 420;
-        for (number, count) in counters.by_class.iter_mut().enumerate() {
-            *count = number as u64 + 1;
-        }
-        counters.events_lost = 3;
-        counters.events_suppressed = 4;
-        let mut engine = EngineStats {
-            observations: 1_000,
-            sources: 12,
-            max_sources: 100_000,
-            sources_evicted: 5,
-            offenders: 2,
-            ..EngineStats::default()
-        };
-        engine.decisions[Rule::FloodInvite as usize] = [8, 9];
-        Snapshot {
-            version: "1.2.3",
-            simulate: true,
-            reload_successful: true,
-            interfaces: vec![Interface {
-                name: "eth0".to_owned(),
-                attached: Some(XdpMode::Generic),
-                counters: Box::new(counters),
-                tables: vec![TableUse {
-                    name: "ban4",
-                    entries: 17,
-                    max_entries: 1_000_000,
-                }],
-            }],
-            bans: vec![Bans {
-                origin: "manual",
-                scope: "sip",
-                family: Family::V6,
-                count: 6,
-            }],
-            bans_added: vec![
-                BansAdded {
-                    origin: "detector",
-                    rule: Some(Rule::FloodRegister),
-                    count: 11,
-                },
-                BansAdded {
-                    origin: "manual",
-                    rule: None,
-                    count: 13,
-                },
-            ],
-            bans_removed: vec![("expired", 14)],
-            engine,
-            thresholds: Rule::ALL.map(|rule| (rule, rule as u64 + 500)).to_vec(),
-        }
-    }
-
-    #[test]
-    fn text() {
-        insta::assert_snapshot!(render(&snapshot()).unwrap());
-    }
-
-    #[test]
-    fn every_metric_is_documented() {
-        let page = include_str!("../../../docs/metrics.md");
-        let text = render(&snapshot()).unwrap();
-        let names = text
-            .lines()
-            .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
-        let missing: Vec<_> = names
-            .filter(|name| !page.contains(&format!("`{name}`")))
-            .collect();
-        assert!(missing.is_empty(), "not in docs/metrics.md: {missing:?}");
-    }
-
-    /// Sum of all samples whose line begins so.
-    fn sum(text: &str, begin: &str) -> u64 {
-        text.lines()
-            .filter(|line| line.starts_with(begin))
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
-            .sum()
-    }
-
-    #[test]
-    fn every_packet_is_in_exactly_one_sum() {
-        let text = render(&snapshot()).unwrap();
-        for unit in ["packets", "bytes"] {
-            let of = |what: &str| sum(&text, &format!("sip_filter_{what}_{unit}_total{{"));
-            assert!(of("processed") > 0);
-            assert_eq!(
-                of("processed"),
-                of("passed") + of("dropped") + of("would_drop"),
-                "{unit}"
-            );
-        }
-    }
-
-    #[test]
-    fn nothing_to_tell_is_told_all_the_same() {
-        let empty = Snapshot {
-            version: "0",
-            simulate: false,
-            reload_successful: false,
-            interfaces: Vec::new(),
-            bans: Vec::new(),
-            bans_added: Vec::new(),
-            bans_removed: Vec::new(),
-            engine: EngineStats::default(),
-            thresholds: Vec::new(),
-        };
-        let text = render(&empty).unwrap();
-        assert!(
-            text.contains("sip_filter_config_last_reload_successful 0\n"),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn series_exist_before_their_first_packet() {
-        let mut snapshot = snapshot();
-        *snapshot.interfaces[0].counters = counters();
-        let text = render(&snapshot).unwrap();
-        let line = "sip_filter_dropped_packets_total{interface=\"eth0\",ip_type=\"ipv4\",reason=\"drop-ban-address\"} 0";
-        assert!(text.contains(line), "{text}");
-    }
-}
+#[path = "render_tests.rs"]
+pub(super) mod tests;

@@ -14,17 +14,19 @@ use crate::{
         ApiError, ErrorKind, Feed, Lifetime, Service,
         types::{
             AllowAdd, AllowEntry, AllowRemove, AllowResult, BanEntry, BanFilter, BanOutcome, BanRequest,
-            BanResult, Check, ConfigText, Event, EventCounts, Health, ImportEntry, ImportReport,
-            ImportRequest, Interface, Mode, ModeChange, PastBan, ReloadReport, SchemaVersion, Skipped,
-            Status, Table, TopSource, Unban, UnbanResult, name_of, seconds_until,
+            BanResult, Check, ConfigText, DroppedPacket, Event, EventCounts, Frame, Health, ImportEntry,
+            ImportReport, ImportRequest, Interface, Mode, ModeChange, PastBan, Proven, ReloadReport,
+            RuleCount, SchemaVersion, Skipped, Status, Table, TopSource, Trust, Unban, UnbanResult, name_of,
+            seconds_until,
         },
     },
     bans::{AllowOrigin, Origin, Outcome, Past, Target},
     config::DEFAULT_PATH,
     daemon::{
-        BanOrder, ControlError, ControlHandle, ErrorCode, Filter, ImportBan, ImportOptions, Length,
-        Unban as UnbanOrder, chain, journal::JournalEvent,
+        BanOrder, ControlError, ControlHandle, DroppedFrame, ErrorCode, Filter, ImportBan, ImportOptions,
+        Length, Unban as UnbanOrder, chain, journal::JournalEvent,
     },
+    dataplane::Egress,
     detect::Rule,
 };
 
@@ -48,11 +50,20 @@ impl Service for Adapter {
                 capacity: table.max_entries,
             })
         });
-        let interfaces = snapshot.interfaces.iter().map(|interface| Interface {
-            name: interface.name.clone(),
-            xdp_mode: interface.attached,
-            attached: interface.attached.is_some(),
+        let interfaces = snapshot.interfaces.iter().map(|interface| {
+            let (egress, egress_problem) = match &interface.egress {
+                Egress::None(why) => (None, Some(why.clone())),
+                seen => (seen.name().map(str::to_owned), None),
+            };
+            Interface {
+                name: interface.name.clone(),
+                xdp_mode: interface.attached,
+                attached: interface.attached.is_some(),
+                egress,
+                egress_problem,
+            }
         });
+        let would_ban = snapshot.would_ban.iter().filter(|(_, count)| *count > 0);
         Ok(Status {
             schema_version: SchemaVersion,
             version: snapshot.version.to_owned(),
@@ -61,6 +72,11 @@ impl Service for Adapter {
             uptime_seconds: self.handle.uptime().as_secs(),
             bans: snapshot.bans.iter().map(|bans| bans.count).sum(),
             allowed,
+            trusted: snapshot.trusted,
+            proven: snapshot.proven,
+            would_ban: would_ban
+                .map(|(rule, count)| (rule.name().to_owned(), *count))
+                .collect(),
             interfaces: interfaces.collect(),
             counters: sum.counters,
             would_drop: sum.would_drop,
@@ -91,17 +107,34 @@ impl Service for Adapter {
 
     fn check(&self, ip: IpAddr) -> Result<Check, ApiError> {
         let checked = self.handle.check(ip);
-        let now = SystemTime::now();
+        let (target, settings, clock) = self
+            .handle
+            .with(|controller, clock| (controller.source(ip), controller.config().detect.clone(), clock));
+        let standing = self.engine.standing(target, clock.boot);
+        let now = clock.wall;
+        let counters = standing.counters.iter().map(|counter| RuleCount {
+            rule: counter.rule.name().to_owned(),
+            count: counter.count,
+            threshold: counter.threshold,
+            window_seconds: settings.settings(counter.rule).window.as_secs(),
+        });
         Ok(Check {
             schema_version: SchemaVersion,
             address: ip,
             banned: checked.banned,
-            bans: checked
-                .bans
-                .iter()
-                .map(|ban| BanEntry::with_evidence(ban, now))
-                .collect(),
+            bans: checked.bans.iter().map(|ban| BanEntry::new(ban, now)).collect(),
             allowed_by: checked.allowed_by,
+            trust: checked.trust.map(|trust| Trust {
+                account: trust.account,
+                until: trust.until,
+                until_in_seconds: seconds_until(trust.until, now),
+            }),
+            proof: checked.proof.map(|proof| Proven {
+                by: proof.by.name().to_owned(),
+                until: proof.until,
+                until_in_seconds: seconds_until(proof.until, now),
+            }),
+            counters: counters.collect(),
             history: checked.history.into_iter().map(past_ban).collect(),
         })
     }
@@ -225,8 +258,13 @@ impl Service for Adapter {
         Ok(self.handle.recent_events(limit).into_iter().map(event).collect())
     }
 
-    fn subscribe(&self) -> Feed {
+    fn subscribe(&self) -> Feed<Event> {
         Feed::new(self.handle.follow_events(), event)
+    }
+
+    fn drops(&self) -> Result<Feed<DroppedPacket>, ApiError> {
+        let (frames, capture) = self.handle.capture_drops().map_err(api_error)?;
+        Ok(Feed::holding(frames, dropped_packet, capture))
     }
 
     fn set_mode(&self, wanted: Mode) -> Result<ModeChange, ApiError> {
@@ -361,6 +399,17 @@ fn allow_results(targets: &[Target], changed: Vec<bool>) -> Vec<AllowResult> {
         .collect()
 }
 
+fn dropped_packet(dropped: DroppedFrame) -> DroppedPacket {
+    DroppedPacket {
+        schema_version: SchemaVersion,
+        time: dropped.time,
+        reason: dropped.reason.name().to_owned(),
+        length: dropped.length.into(),
+        frame: Frame(dropped.frame.to_vec()),
+        missed: 0,
+    }
+}
+
 fn event(journal: JournalEvent) -> Event {
     let JournalEvent {
         schema_version: _,
@@ -369,6 +418,7 @@ fn event(journal: JournalEvent) -> Event {
         target,
         origin,
         rule,
+        account,
         message,
         shadow,
         evidence,
@@ -380,6 +430,7 @@ fn event(journal: JournalEvent) -> Event {
         target,
         origin: origin.as_ref().map(name_of),
         rule: rule.map(|rule| rule.name().to_owned()),
+        account,
         message,
         shadow,
         evidence,

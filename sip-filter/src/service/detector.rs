@@ -8,7 +8,7 @@ use std::{
 use crate::{
     bans::Target,
     daemon::Detector,
-    detect::{Conclusion, DetectConfig, Engine, EngineStats, Observation},
+    detect::{Conclusion, DetectConfig, Engine, EngineStats, Observation, Proof, Standing},
 };
 
 /// Cheap to clone.
@@ -22,6 +22,11 @@ impl SharedEngine {
 
     pub(super) fn stats(&self) -> EngineStats {
         self.lock().stats()
+    }
+
+    /// What the engine knows of a source at a boot time.
+    pub(super) fn standing(&self, target: Target, now: Duration) -> Standing {
+        self.lock().standing(target, now)
     }
 
     fn lock(&self) -> MutexGuard<'_, Engine> {
@@ -41,6 +46,14 @@ impl Detector for SharedEngine {
 
     fn restore_offences(&mut self, target: Target, count: u32, ended: SystemTime) {
         self.lock().restore_offences(target, count, ended);
+    }
+
+    fn restore_trust(&mut self, target: Target, account: &str, until: Duration) {
+        self.lock().restore_trust(target, account, until);
+    }
+
+    fn restore_proof(&mut self, target: Target, by: Proof, until: Duration) {
+        self.lock().restore_proof(target, by, until);
     }
 
     fn forget(&mut self, target: Target) {

@@ -52,6 +52,14 @@ fn of_controller(controller: &mut Controller) -> Snapshot {
         rule: *rule,
         count: *count,
     });
+    let of_rules = |counts: &BTreeMap<Rule, u64>| {
+        Rule::ALL
+            .map(|rule| (rule, counts.get(&rule).copied().unwrap_or(0)))
+            .to_vec()
+    };
+    let (would_ban, alarms) = (of_rules(&totals.would_ban), of_rules(&totals.alarms));
+    let trust_refused = totals.trust_refused;
+    let (trusted, proven) = controller.known_counts();
     let removed = totals
         .ended
         .iter()
@@ -63,6 +71,11 @@ fn of_controller(controller: &mut Controller) -> Snapshot {
         bans: bans.collect(),
         bans_added: added.collect(),
         bans_removed: removed.collect(),
+        would_ban,
+        alarms,
+        trusted: trusted as u64,
+        proven: proven as u64,
+        trust_refused,
         engine: crate::detect::EngineStats::default(),
         thresholds,
         interfaces: interfaces(controller),
@@ -92,6 +105,7 @@ fn interfaces(controller: &mut Controller) -> Vec<Interface> {
         interfaces.push(Interface {
             name: plane.name().to_owned(),
             attached: plane.xdp_mode(),
+            egress: plane.egress(),
             counters,
             tables,
         });

@@ -29,6 +29,7 @@ pub(crate) struct Fake {
     pub(crate) mode: Mutex<Mode>,
     pub(crate) healthy: Mutex<bool>,
     pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) drops: broadcast::Sender<DroppedPacket>,
 }
 
 impl Default for Fake {
@@ -44,6 +45,7 @@ impl Default for Fake {
             mode: Mutex::new(Mode::Enforce),
             healthy: Mutex::new(true),
             events: broadcast::channel(8).0,
+            drops: broadcast::channel(8).0,
         }
     }
 }
@@ -127,15 +129,22 @@ impl Service for Fake {
                     name: "eth0".to_owned(),
                     xdp_mode: Some(XdpMode::Native),
                     attached: true,
+                    egress: Some("tcx".to_owned()),
+                    egress_problem: None,
                 },
                 Interface {
                     name: "eth1".to_owned(),
                     xdp_mode: None,
                     attached: false,
+                    egress: None,
+                    egress_problem: Some("the kernel has neither TCX nor clsact".to_owned()),
                 },
             ],
             bans: self.bans.lock().unwrap().len() as u64,
             allowed: 1,
+            trusted: 41,
+            proven: 43,
+            would_ban: count(&[("flood-invite", 7)]),
             counters: count(&[
                 ("drop-ban-address", 1_234_567),
                 ("pass-request", 890),
@@ -183,7 +192,7 @@ impl Service for Fake {
             .unwrap()
             .iter()
             .filter(|ban| ban.target.contains(ip))
-            .map(|ban| BanEntry::with_evidence(ban, now()))
+            .map(|ban| BanEntry::new(ban, now()))
             .collect();
         bans.sort_by_key(|ban| std::cmp::Reverse(ban.target.net().prefix_len()));
         let allowed_by = (ip.to_string() == "192.0.2.1").then(|| target("192.0.2.1"));
@@ -202,6 +211,22 @@ impl Service for Fake {
             }],
             bans,
             allowed_by,
+            trust: Some(Trust {
+                account: "alice".to_owned(),
+                until: now() + Duration::from_secs(1800),
+                until_in_seconds: 1800,
+            }),
+            proof: Some(Proven {
+                by: "registration".to_owned(),
+                until: now() + Duration::from_secs(86_400),
+                until_in_seconds: 86_400,
+            }),
+            counters: vec![RuleCount {
+                rule: "auth-failure".to_owned(),
+                count: 2,
+                threshold: 5,
+                window_seconds: 600,
+            }],
         })
     }
 
@@ -376,8 +401,12 @@ impl Service for Fake {
         Ok(events)
     }
 
-    fn subscribe(&self) -> Feed {
+    fn subscribe(&self) -> Feed<Event> {
         Feed::new(self.events.subscribe(), |event| event)
+    }
+
+    fn drops(&self) -> Result<Feed<DroppedPacket>, ApiError> {
+        Ok(Feed::new(self.drops.subscribe(), |packet| packet))
     }
 
     fn set_mode(&self, mode: Mode) -> Result<ModeChange, ApiError> {

@@ -37,13 +37,13 @@ pub struct BanEntry {
     /// When the last one was dropped.
     #[serde(with = "optional_time", default)]
     pub last_hit: Option<SystemTime>,
-    /// What the rule saw; only in answers to `check`.
+    /// What the rule saw.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
 }
 
 impl BanEntry {
-    /// From the ban list's entry, as of `now`, without evidence.
+    /// From the ban list's entry, as of `now`.
     #[must_use]
     pub fn new(ban: &Ban, now: SystemTime) -> Self {
         Self {
@@ -57,16 +57,7 @@ impl BanEntry {
             expires_in_seconds: ban.expires.map(|end| seconds_until(end, now)),
             hits: ban.hits,
             last_hit: ban.last_hit,
-            evidence: None,
-        }
-    }
-
-    /// The same with what the rule saw.
-    #[must_use]
-    pub fn with_evidence(ban: &Ban, now: SystemTime) -> Self {
-        Self {
             evidence: ban.evidence.clone(),
-            ..Self::new(ban, now)
         }
     }
 }
@@ -116,6 +107,43 @@ pub struct PastBan {
     pub ended_by: String,
 }
 
+/// A registration in force: its source has raised limits, and is not banned by volume alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trust {
+    /// The account that registered last.
+    pub account: String,
+    /// When it ends.
+    #[serde(with = "crate::units::rfc3339")]
+    pub until: SystemTime,
+    /// The same from the time of the answer, rounded up.
+    pub until_in_seconds: u64,
+}
+
+/// How a source has shown that it receives what is sent to its address: it may be banned for longer than moments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proven {
+    /// `nonce`, `registration` or `tcp`.
+    pub by: String,
+    /// Until when it is believed.
+    #[serde(with = "crate::units::rfc3339")]
+    pub until: SystemTime,
+    /// The same from the time of the answer, rounded up.
+    pub until_in_seconds: u64,
+}
+
+/// What a rule counts of a source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleCount {
+    /// The rule.
+    pub rule: String,
+    /// What it has counted within its window, as of the source's last packet.
+    pub count: u64,
+    /// What would decide.
+    pub threshold: u64,
+    /// Its window.
+    pub window_seconds: u64,
+}
+
 /// Answer to `GET /v1/bans/check?ip=`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
@@ -129,6 +157,15 @@ pub struct Check {
     pub bans: Vec<BanEntry>,
     /// The allow-list entry that exempts it.
     pub allowed_by: Option<Target>,
+    /// The registration that makes its source trusted.
+    #[serde(default)]
+    pub trust: Option<Trust>,
+    /// How its source is proven.
+    #[serde(default)]
+    pub proof: Option<Proven>,
+    /// What the rules count of its source, where that is not zero.
+    #[serde(default)]
+    pub counters: Vec<RuleCount>,
     /// Earlier bans, newest first.
     pub history: Vec<PastBan>,
 }

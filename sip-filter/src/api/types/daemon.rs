@@ -19,6 +19,12 @@ pub struct Interface {
     pub xdp_mode: Option<XdpMode>,
     /// Whether it is attached.
     pub attached: bool,
+    /// How responses on their way out are seen, `tcx` or `clsact`; `null` if they are not.
+    #[serde(default)]
+    pub egress: Option<String>,
+    /// Why responses are not seen: detection works on requests alone here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress_problem: Option<String>,
 }
 
 /// Packets decided on but not reported one by one.
@@ -60,10 +66,19 @@ pub struct Status {
     pub bans: u64,
     /// Number of allow-list entries.
     pub allowed: u64,
+    /// Sources with a registration in force.
+    #[serde(default)]
+    pub trusted: u64,
+    /// Sources that have proven to own their address.
+    #[serde(default)]
+    pub proven: u64,
     /// Packets by reason, enforced.
     pub counters: BTreeMap<String, u64>,
     /// Packets that simulate mode let pass, by the reason for which they would have been dropped.
     pub would_drop: BTreeMap<String, u64>,
+    /// Bans that were decided and not enforced, by rule: those of shadow rules, and all in simulate mode.
+    #[serde(default)]
+    pub would_ban: BTreeMap<String, u64>,
     /// Packets to protected ports by class, those stopped by bans not counted.
     pub classes: BTreeMap<String, u64>,
     /// Losses of the event path.
@@ -115,6 +130,9 @@ pub struct Event {
     pub origin: Option<String>,
     /// The detection rule.
     pub rule: Option<String>,
+    /// The account, if the event concerns one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
     /// One sentence for people.
     pub message: String,
     /// A decision that was reported and not enforced: shadow rule or simulate mode.
@@ -135,6 +153,7 @@ impl Event {
             target: None,
             origin: None,
             rule: None,
+            account: None,
             message: message.into(),
             shadow: false,
             evidence: None,

@@ -5,11 +5,13 @@
 //! seconds end in `_seconds`. Origins and rules are text here, since newer daemons have more of them.
 
 mod bans;
+mod capture;
 mod daemon;
 
 use std::time::SystemTime;
 
 pub use bans::*;
+pub use capture::*;
 pub use daemon::*;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

@@ -1,0 +1,352 @@
+//! What is known of sources: who is trusted, because an account is registered from there, and who has proven that its
+//! address is its own.
+//!
+//! Registrations are renewed at a rate of thousands a second. So nothing here waits for the disk, the kernel is told
+//! only of what is new or has moved noticeably, and the store is written once a second. What a crash loses of it is
+//! learnt again.
+
+use std::{
+    collections::HashSet,
+    net::IpAddr,
+    time::{Duration, SystemTime},
+};
+
+use super::{
+    controller::Controller,
+    decisions::REPORT_EVERY,
+    error::chain,
+    journal::{JournalEvent, JournalKind},
+};
+use crate::{
+    bans::{Batch, Clock, KnownSources, Origin, Target},
+    config::Config,
+    dataplane::{Image, ImageError},
+    detect::{Alarm, Conclusion, Proof, Proven, Trusted},
+};
+
+/// Alarms reported in a minute. The counters tell how many there were.
+const ALARMS: u32 = 50;
+
+/// Longest account that is kept, in bytes.
+const ACCOUNT_MAX: usize = 128;
+
+/// State of this part of the controller.
+pub(super) struct KnownState {
+    pub(super) trust: KnownSources<String>,
+    pub(super) proof: KnownSources<Proof>,
+    /// What the store does not have as it is.
+    unsaved_trust: HashSet<Target>,
+    unsaved_proof: HashSet<Target>,
+    /// When the kernel last refused a trusted source and that was reported.
+    refusal_reported: Option<Duration>,
+    /// Start of the current minute of alarms, and how many were reported in it.
+    alarms: (Duration, u32),
+}
+
+/// A registration, as [`Controller::known`] tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustedBy {
+    /// The account that registered last.
+    pub account: String,
+    /// When it ends.
+    pub until: SystemTime,
+}
+
+/// A proof, as [`Controller::known`] tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProvenBy {
+    /// How.
+    pub by: Proof,
+    /// Until when it is believed.
+    pub until: SystemTime,
+}
+
+impl KnownState {
+    /// With what the store holds, as far as it still counts.
+    pub(super) fn new(
+        config: &Config,
+        trust: Vec<(Target, String, Duration)>,
+        proof: Vec<(Target, Proof, Duration)>,
+        clock: Clock,
+    ) -> Self {
+        let max = config.trust.max as usize;
+        let mut state = Self {
+            trust: KnownSources::new(max),
+            proof: KnownSources::new(max),
+            unsaved_trust: HashSet::new(),
+            unsaved_proof: HashSet::new(),
+            refusal_reported: None,
+            alarms: (Duration::ZERO, 0),
+        };
+        // Sources may have been counted by another prefix before.
+        let counted =
+            |target: Target| target == Target::of_source(target.net().addr(), config.ipv6_source_prefix);
+        for (target, account, until) in trust {
+            if config.trust.enabled && until > clock.boot && counted(target) {
+                let learnt = state.trust.learn(target, account, until, clock.boot);
+                state.unsaved_trust.extend(learnt.evicted);
+            } else {
+                state.unsaved_trust.insert(target);
+            }
+        }
+        for (target, by, until) in proof {
+            if until > clock.boot && counted(target) {
+                let learnt = state.proof.learn(target, by, until, clock.boot);
+                state.unsaved_proof.extend(learnt.evicted);
+            } else {
+                state.unsaved_proof.insert(target);
+            }
+        }
+        state
+    }
+}
+
+impl Controller {
+    /// Carries out what the engine concluded. In force on return.
+    pub fn conclude(&mut self, conclusion: Conclusion, clock: Clock) {
+        match conclusion {
+            Conclusion::Ban(decision) => drop(self.apply(&decision, clock)),
+            Conclusion::Alarm(alarm) => self.alarm(alarm, clock),
+            Conclusion::Trusted(trusted) => self.trust(trusted, clock),
+            Conclusion::Proven(proven) => self.prove(&proven, clock),
+            Conclusion::Distrusted(target) => drop(self.distrust(target)),
+        }
+    }
+
+    fn alarm(&mut self, alarm: Alarm, clock: Clock) {
+        *self.totals.alarms.entry(alarm.rule).or_default() += 1;
+        let reported = &mut self.known.alarms;
+        if clock.boot.saturating_sub(reported.0) >= REPORT_EVERY {
+            *reported = (clock.boot, 0);
+        }
+        if reported.1 >= ALARMS {
+            return;
+        }
+        reported.1 += 1;
+        self.journal.record(JournalEvent {
+            target: alarm.target,
+            origin: Some(Origin::Detector),
+            rule: Some(alarm.rule),
+            account: alarm.account,
+            shadow: alarm.shadow,
+            evidence: Some(alarm.evidence),
+            ..JournalEvent::new(clock.wall, JournalKind::Alarm, alarm.message)
+        });
+    }
+
+    fn trust(&mut self, trusted: Trusted, clock: Clock) {
+        let Trusted {
+            target,
+            mut account,
+            until,
+            ..
+        } = trusted;
+        // An operator's ban stands above a registration, as it may come through while the filter simulates.
+        let by_hand = |origin: &Origin| *origin != Origin::Detector;
+        if !self.config.trust.enabled
+            || until <= clock.boot
+            || self
+                .list
+                .covering(target)
+                .any(|entry| by_hand(&entry.ban.origin) && !entry.over(clock))
+        {
+            return;
+        }
+        account.truncate(account.floor_char_boundary(ACCOUNT_MAX));
+        let learnt = self.known.trust.learn(target, account, until, clock.boot);
+        self.take_trust(&learnt.evicted);
+        if learnt.write {
+            self.known.unsaved_trust.insert(target);
+            self.write_trust(target, until, clock);
+        }
+    }
+
+    fn prove(&mut self, proven: &Proven, clock: Clock) {
+        if proven.until <= clock.boot {
+            return;
+        }
+        let known = &mut self.known;
+        let learnt = known
+            .proof
+            .learn(proven.target, proven.by, proven.until, clock.boot);
+        known.unsaved_proof.extend(learnt.evicted);
+        if learnt.write {
+            known.unsaved_proof.insert(proven.target);
+        }
+    }
+
+    fn distrust(&mut self, target: Target) -> bool {
+        let was = self.known.trust.forget(target).is_some();
+        if was {
+            self.take_trust(&[target]);
+        }
+        was
+    }
+
+    /// What is banned by hand is not trusted any more, nor is anything in it.
+    pub(super) fn distrust_banned(&mut self, target: Target, clock: Clock) {
+        let inside: Vec<Target> = self
+            .known
+            .trust
+            .within(target)
+            .map(|(inside, _)| inside)
+            .collect();
+        for inside in inside {
+            self.distrust(inside);
+            self.journal.record(JournalEvent {
+                target: Some(inside),
+                ..JournalEvent::new(
+                    clock.wall,
+                    JournalKind::TrustRemoved,
+                    format!("{inside} is not trusted any more: {target} is banned"),
+                )
+            });
+        }
+    }
+
+    /// Takes those who are in the table no more out of kernel and store.
+    fn take_trust(&mut self, targets: &[Target]) {
+        for target in targets {
+            self.known.unsaved_trust.insert(*target);
+            for plane in &mut self.planes {
+                if let Err(error) = plane.image().set_trust(*target, None) {
+                    // It ends there by itself.
+                    tracing::warn!(error = chain(&error), %target, "a source stays trusted in a kernel table");
+                }
+            }
+        }
+    }
+
+    fn write_trust(&mut self, target: Target, until: Duration, clock: Clock) {
+        let mut refusals = Vec::new();
+        for plane in &mut self.planes {
+            refusals.extend(plane.image().set_trust(target, Some(until)).err());
+        }
+        for error in refusals {
+            self.trust_refused(&error, clock);
+        }
+    }
+
+    /// Writes all trusted sources to the tables of a data plane, as far as there is room.
+    pub(super) fn fill_trust(&mut self, image: &mut dyn Image, clock: Clock) {
+        let trusted = self.known.trust.iter();
+        let refusals: Vec<ImageError> = trusted
+            .filter_map(|(target, known)| image.set_trust(target, Some(known.until)).err())
+            .collect();
+        for error in refusals {
+            self.trust_refused(&error, clock);
+        }
+    }
+
+    /// The source has the limits of a stranger then, and is still spared by the rules that go by volume.
+    fn trust_refused(&mut self, error: &ImageError, clock: Clock) {
+        self.totals.trust_refused += 1;
+        let last = self.known.refusal_reported;
+        if last.is_some_and(|last| clock.boot.saturating_sub(last) < REPORT_EVERY) {
+            return;
+        }
+        self.known.refusal_reported = Some(clock.boot);
+        self.journal.record(JournalEvent::new(
+            clock.wall,
+            JournalKind::TrustRefused,
+            format!("trusted sources have the limits of strangers: {}", chain(error)),
+        ));
+    }
+
+    /// Forgets registrations and proofs that have ended. The kernel program does so by itself.
+    pub(super) fn expire_known(&mut self, clock: Clock) {
+        let ended = self.known.trust.expire(clock.boot);
+        self.take_trust(&ended);
+        let ended = self.known.proof.expire(clock.boot);
+        self.known.unsaved_proof.extend(ended);
+    }
+
+    /// Puts another `[trust]` in force.
+    pub(super) fn configure_known(&mut self) {
+        let max = self.config.trust.max as usize;
+        let mut gone = self.known.trust.set_max(max);
+        if !self.config.trust.enabled {
+            let all: Vec<Target> = self.known.trust.iter().map(|(target, _)| target).collect();
+            for target in &all {
+                self.known.trust.forget(*target);
+            }
+            gone.extend(all);
+        }
+        self.take_trust(&gone);
+        let gone = self.known.proof.set_max(max);
+        self.known.unsaved_proof.extend(gone);
+    }
+
+    /// Queues for the store what has changed of trust and proof. To be called each second, and at the end.
+    pub fn save_known(&mut self, clock: Clock) {
+        let mut batch = Batch::default();
+        let known = &mut self.known;
+        for target in known.unsaved_trust.drain() {
+            match known.trust.get(target) {
+                Some(trust) => batch.put_trust(target, &trust.value, trust.until, clock, &self.boot_id),
+                None => batch.remove_trust(target),
+            }
+        }
+        for target in known.unsaved_proof.drain() {
+            match known.proof.get(target) {
+                Some(proof) => batch.put_proof(target, proof.value, proof.until, clock, &self.boot_id),
+                None => batch.remove_proof(target),
+            }
+        }
+        self.writer.submit(batch).detach();
+    }
+
+    /// What is known of the source an address belongs to.
+    #[must_use]
+    pub fn known(&self, ip: IpAddr, clock: Clock) -> (Option<TrustedBy>, Option<ProvenBy>) {
+        let target = self.source(ip);
+        let trust = self
+            .known
+            .trust
+            .get(target)
+            .filter(|trust| trust.until > clock.boot);
+        let proof = self
+            .known
+            .proof
+            .get(target)
+            .filter(|proof| proof.until > clock.boot);
+        (
+            trust.map(|trust| TrustedBy {
+                account: trust.value.clone(),
+                until: clock.to_wall(trust.until),
+            }),
+            proof.map(|proof| ProvenBy {
+                by: proof.value,
+                until: clock.to_wall(proof.until),
+            }),
+        )
+    }
+
+    /// The key under which an address is counted.
+    #[must_use]
+    pub fn source(&self, ip: IpAddr) -> Target {
+        Target::of_source(ip, self.config.ipv6_source_prefix)
+    }
+
+    /// Trusted sources with the account that registered last, and the boot time at which that ends.
+    pub fn trusted(&self) -> impl Iterator<Item = (Target, &str, Duration)> {
+        let trusted = self.known.trust.iter();
+        trusted.map(|(target, known)| (target, known.value.as_str(), known.until))
+    }
+
+    /// Proven sources, how they have shown it, and the boot time until which that is believed.
+    pub fn proven(&self) -> impl Iterator<Item = (Target, Proof, Duration)> {
+        let proven = self.known.proof.iter();
+        proven.map(|(target, known)| (target, known.value, known.until))
+    }
+
+    /// Number of trusted and of proven sources.
+    #[must_use]
+    pub fn known_counts(&self) -> (usize, usize) {
+        (self.known.trust.len(), self.known.proof.len())
+    }
+}
+
+#[cfg(test)]
+#[path = "known_tests.rs"]
+mod tests;
