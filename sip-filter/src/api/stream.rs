@@ -167,7 +167,7 @@ async fn copy(mut feed: Feed<DroppedPacket>, limit: u64, sender: &mpsc::Sender<B
         match feed.recv().await {
             Ok(packet) => {
                 let packet = DroppedPacket {
-                    missed: std::mem::take(&mut missed),
+                    missed: packet.missed + std::mem::take(&mut missed),
                     ..packet
                 };
                 if sender.send(lines(&[packet]).into()).await.is_err() {

@@ -57,19 +57,26 @@ impl Bench {
     pub(super) fn ban(&mut self, targets: &[&str], length: Length) -> Result<Vec<Outcome>, ControlError> {
         let order = BanOrder {
             targets: targets.iter().map(|text| target(text)).collect(),
-            length,
-            reason: "because".to_owned(),
-            scope: Scope::Sip,
-            force: false,
+            ..Self::order(length)
         };
         let done = self.controller.ban(&order, self.clock)?;
         done.receipt.wait().unwrap();
         Ok(done.value.iter().map(|done| done.outcome).collect())
     }
 
-    pub(super) fn decide(&mut self, text: &str, shadow: bool) -> Applied {
-        let decision = Decision {
-            time: self.clock.boot,
+    pub(super) fn order(length: Length) -> BanOrder {
+        BanOrder {
+            targets: Vec::new(),
+            length,
+            reason: "because".to_owned(),
+            scope: Scope::Sip,
+            force: false,
+        }
+    }
+
+    pub(super) fn decision(text: &str, shadow: bool, clock: Clock) -> Decision {
+        Decision {
+            time: clock.boot,
             target: target(text),
             rule: Rule::FloodInvite,
             ban_for: Duration::from_secs(300),
@@ -82,13 +89,17 @@ impl Bench {
                 count: 500,
                 threshold: 100,
                 window_seconds: 10,
-                first_seen: self.clock.wall,
-                last_seen: self.clock.wall,
+                first_seen: clock.wall,
+                last_seen: clock.wall,
                 accounts: 0,
                 proven: true,
                 sample: vec!["INVITE sip:100@192.0.2.1 SIP/2.0".to_owned()],
             },
-        };
+        }
+    }
+
+    pub(super) fn decide(&mut self, text: &str, shadow: bool) -> Applied {
+        let decision = Self::decision(text, shadow, self.clock);
         self.controller.apply(&decision, self.clock)
     }
 

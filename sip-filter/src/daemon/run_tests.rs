@@ -249,3 +249,125 @@ async fn two_daemons_do_not_share_a_state() {
     assert!(!plane.state().attached);
     stop(daemon).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_engine_is_told_what_was_known_before() {
+    use crate::detect::{Conclusion, Proven, Trusted};
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = start(dir.path(), &Fake::default(), OnStop::Keep);
+    let handle = daemon.handle().clone();
+    tokio::task::spawn_blocking(move || {
+        handle.with(|controller, clock| {
+            let (time, until) = (clock.boot, clock.boot + Duration::from_secs(600));
+            let target = "233.252.0.1".parse().unwrap();
+            let account = "alice".to_owned();
+            for conclusion in [
+                Conclusion::Trusted(Trusted {
+                    time,
+                    target,
+                    account,
+                    until,
+                }),
+                Conclusion::Proven(Proven {
+                    time,
+                    target,
+                    by: Proof::Tcp,
+                    until,
+                }),
+            ] {
+                controller.conclude(conclusion, clock);
+            }
+        });
+    })
+    .await
+    .unwrap();
+    // Nothing was saved but by the stop.
+    stop(daemon).await;
+    let plane = Fake::default();
+    let source = Source {
+        path: Some(dir.path().join("config.toml")),
+        overrides: Overrides {
+            state_dir: Some(dir.path().join("state")),
+            ..Overrides::default()
+        },
+    };
+    let config = source.load().unwrap();
+    let detector = EveryThird::default();
+    let restored = Arc::clone(&detector.restored);
+    let planes = vec![plane.plane()];
+    let daemon = Daemon::start(
+        source,
+        config,
+        planes,
+        Box::new(detector),
+        CancellationToken::new(),
+    )
+    .unwrap();
+    assert_eq!(
+        *restored.lock().unwrap(),
+        ["233.252.0.1 alice", "233.252.0.1 tcp"]
+    );
+    assert_eq!(plane.state().at_attach, (0, 1));
+    stop(daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dropped_frames_are_copied_while_somebody_captures() {
+    use sip_filter_common::verdict::Reason;
+    let dir = tempfile::tempdir().unwrap();
+    let plane = Fake::default();
+    let daemon = start(dir.path(), &plane, OnStop::Keep);
+    let sink = plane.state().sink.clone().unwrap();
+    let ask = || {
+        let handle = daemon.handle().clone();
+        async {
+            tokio::task::spawn_blocking(move || handle.capture_drops())
+                .await
+                .unwrap()
+        }
+    };
+    let (mut frames, first) = ask().await.unwrap();
+    let (_, second) = ask().await.unwrap();
+    assert!(plane.state().captures);
+
+    let clock = Clock::now();
+    let mut event = invite(1);
+    event.header.kind = EventKind::Dropped as u8;
+    event.header.class = Reason::DropUnknownBudget as u8;
+    event.header.time = u64::try_from((clock.boot - Duration::from_secs(5)).as_nanos()).unwrap();
+    event.header.payload_len = 1_500;
+    event.header.captured = 4;
+    event.payload = Bytes::from_static(b"wire");
+    sink.send(vec![event; 5]).await.unwrap();
+    let frame = frames.recv().await.unwrap();
+    assert_eq!((frame.reason, frame.length), (Reason::DropUnknownBudget, 1_500));
+    assert_eq!(frame.frame, "wire");
+    // Five seconds ago, but for the nanoseconds between two readings of two clocks.
+    let ago = clock.wall.duration_since(frame.time).unwrap();
+    assert!(
+        ago.abs_diff(Duration::from_secs(5)) < Duration::from_secs(1),
+        "{ago:?}"
+    );
+    // They are no observations: five would have made a ban.
+    sink.send(vec![invite(2); 3]).await.unwrap();
+    until("the ban", || plane.targets() == ["233.252.0.2"]).await;
+
+    // A reload does not end it, the last client does.
+    drop(first);
+    let handle = daemon.handle().clone();
+    tokio::task::spawn_blocking(move || handle.reload())
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(plane.state().captures);
+    drop(second);
+    until("the end of the capture", || !plane.state().captures).await;
+
+    plane.state().refuse_config = true;
+    assert!(ask().await.is_err());
+    plane.state().refuse_config = false;
+    let (_, third) = ask().await.unwrap();
+    drop(third);
+    until("the end of the capture", || !plane.state().captures).await;
+    stop(daemon).await;
+}

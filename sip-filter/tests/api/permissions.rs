@@ -44,6 +44,32 @@ async fn strangers_may_look_but_not_touch() {
     assert!(write.contains("\"code\":\"denied\""), "{write}");
     assert!(write.contains("may look but not change"), "{write}");
     assert!(daemon.service.bans.lock().unwrap().is_empty());
+    // Reading what customers send is no mere look, however the path is spelt.
+    for path in [
+        "v1/drops",
+        "v1/drops?",
+        "v1//drops",
+        "./v1/drops",
+        "v1/dr%6fps",
+        "v1/drops/",
+    ] {
+        let url = format!("http://x/{path}?limit=1");
+        let drops = curl(&daemon, NOBODY, &["--path-as-is", "--max-time", "5", &url]);
+        let refused = drops.contains("\"code\":\"denied\"") || drops.contains("\"code\":\"not-found\"");
+        assert!(refused, "{path}: {drops}");
+    }
+    let absolute = curl(
+        &daemon,
+        NOBODY,
+        &[
+            "--request-target",
+            "http://x/v1/drops?limit=1",
+            "--max-time",
+            "5",
+            "http://x/",
+        ],
+    );
+    assert!(absolute.contains("\"code\":\"denied\""), "{absolute}");
     let root = curl(&daemon, 0, BAN);
     assert!(root.contains("\"outcome\":\"banned\""), "{root}");
 }

@@ -215,6 +215,62 @@ async fn events_are_followed_without_gap_or_repetition() {
     assert!(started.elapsed() < std::time::Duration::from_secs(3));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dropped_packets_come_until_there_were_enough() {
+    let daemon = Daemon::start(Limits {
+        captures: 1,
+        ..Limits::default()
+    });
+    let client = client(&daemon);
+    for limit in [0, 1_000_001] {
+        let refused = api_error(client.drops(limit).await.unwrap_err());
+        assert_eq!(refused.kind, ErrorKind::Usage, "{limit}");
+    }
+    let mut drops = client.drops(4).await.unwrap();
+    assert_eq!(
+        api_error(client.drops(1).await.unwrap_err()).kind,
+        ErrorKind::Busy
+    );
+    for number in 0..2 {
+        daemon
+            .service
+            .drops
+            .send(Fake::dropped(vec![number; 60]))
+            .unwrap();
+        let packet = drops.next().await.unwrap().unwrap();
+        assert_eq!(packet, Fake::dropped(vec![number; 60]));
+    }
+    // More at once than the feed holds: what is missing is counted.
+    for number in 0..100 {
+        daemon
+            .service
+            .drops
+            .send(Fake::dropped(vec![number; 900]))
+            .unwrap();
+    }
+    let (mut next, mut missed) = (0, 0);
+    for _ in 0..2 {
+        let packet = drops.next().await.unwrap().unwrap();
+        next += packet.missed;
+        missed += packet.missed;
+        assert_eq!(u64::from(packet.frame.0[0]), next);
+        next += 1;
+    }
+    assert!(missed <= 98, "{missed}");
+    assert_eq!(drops.next().await.unwrap(), None, "that was enough");
+
+    // Who goes makes room, though nothing is dropped.
+    let drops = client.drops(1).await.unwrap();
+    assert_eq!(daemon.service.drops.receiver_count(), 1);
+    drop(drops);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(3);
+    while daemon.service.drops.receiver_count() > 0 {
+        assert!(std::time::Instant::now() < deadline, "it goes on copying");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    client.drops(1).await.unwrap();
+}
+
 #[tokio::test]
 async fn without_a_daemon() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,6 +1,7 @@
 //! The built binary, as a shell or a cron job runs it.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod capture;
 #[path = "../support/mod.rs"]
 mod support;
 mod verbs;

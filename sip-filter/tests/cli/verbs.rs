@@ -172,6 +172,8 @@ async fn lists_for_people_and_programs() {
     assert!(row.ends_with("evil\\u{1b}[2Jagent"), "{row}");
     assert!(!ran.stdout.contains('\x1b'), "no colour in a pipe");
 
+    let ran = run(&daemon, "list --evidence");
+    insta::assert_snapshot!("list-evidence", without_ages(&ran.stdout));
     let ran = run(&daemon, "list -o raw");
     assert_eq!(
         ran.stdout,

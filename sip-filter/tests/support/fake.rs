@@ -88,6 +88,17 @@ impl Fake {
         }
     }
 
+    pub(crate) fn dropped(frame: Vec<u8>) -> DroppedPacket {
+        DroppedPacket {
+            schema_version: SchemaVersion,
+            time: now(),
+            reason: "drop-ban-address".to_owned(),
+            length: 1_400,
+            frame: Frame(frame),
+            missed: 0,
+        }
+    }
+
     fn judge(target: Target) -> Result<(), ApiError> {
         match target.to_string().as_str() {
             "192.0.2.1" => Err(ApiError::refused("192.0.2.1 is allow-listed")
