@@ -19,6 +19,7 @@ const SEED: [u64; 2] = [0x7369_702d_6669_6c74, 0x6572_2d63_6170_7475];
 struct Host {
     plane: HostPlane,
     image: Box<dyn Image>,
+    trusts: bool,
 }
 
 impl Plane for Host {
@@ -39,6 +40,9 @@ impl Plane for Host {
     }
 
     fn trust(&mut self, target: Target, until: Option<Duration>) -> Result<(), ImageError> {
+        if !self.trusts {
+            return Ok(());
+        }
         self.image.set_trust(target, until)
     }
 }
@@ -58,8 +62,17 @@ pub(super) fn judge(name: &str, reader: impl Read, config: &Config, own: &[Targe
         .map_err(|error| Error::Local(Box::new(error)))?;
     let mut engine = Engine::new(config.detect.clone(), config.ipv6_source_prefix);
     let options = Options { own: own.to_vec() };
-    analyze::analyze(reader, &mut Host { plane, image }, &mut engine, &options)
-        .map_err(|error| Error::Input(format!("{name}: {error}")))
+    analyze::analyze(
+        reader,
+        &mut Host {
+            plane,
+            image,
+            trusts: config.trust.enabled,
+        },
+        &mut engine,
+        &options,
+    )
+    .map_err(|error| Error::Input(format!("{name}: {error}")))
 }
 
 #[cfg(test)]

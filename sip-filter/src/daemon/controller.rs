@@ -84,6 +84,8 @@ pub struct Controller {
     pub(super) touched: HashSet<Target>,
     /// Whom an operator let go: the engine is to forget them.
     pub(super) forgiven: Vec<Target>,
+    /// Whom we do not trust though the engine does: it is to end that.
+    pub(super) distrusted: Vec<Target>,
     /// When a rule's decision that was not carried out, or a class over its limit, was last reported of a target.
     pub(super) reported: HashMap<(Target, &'static str), Duration>,
     /// Start of the current minute of reports of floods, and how many there were in it.
@@ -131,6 +133,7 @@ impl Controller {
             boot_id,
             touched: HashSet::new(),
             forgiven: Vec::new(),
+            distrusted: Vec::new(),
             reported: HashMap::new(),
             floods: (Duration::ZERO, 0),
             captures: 0,

@@ -77,12 +77,23 @@ impl ControlHandle {
         }
     }
 
+    /// Has the engine end its trust where ours has ended.
+    fn tell_distrusted(&self) {
+        let distrusted = self.with(|controller, _| controller.take_distrusted());
+        if !distrusted.is_empty() {
+            // Without an engine there is nobody to tell.
+            let _ = self.engine.send(Instruction::Distrust(distrusted));
+        }
+    }
+
     /// See [`Controller::ban`].
     ///
     /// # Errors
     /// [`ControlError`]; nothing was changed.
     pub fn ban(&self, order: &BanOrder) -> Result<Vec<BanDone>, ControlError> {
-        self.commit(|controller, clock| controller.ban(order, clock))
+        let done = self.commit(|controller, clock| controller.ban(order, clock));
+        self.tell_distrusted();
+        done
     }
 
     /// See [`Controller::unban`].
@@ -102,7 +113,9 @@ impl ControlHandle {
     /// # Errors
     /// [`ControlError`]; nothing was changed.
     pub fn import(&self, entries: Vec<ImportBan>, options: ImportOptions) -> Result<Imported, ControlError> {
-        self.commit(|controller, clock| controller.import(entries, options, clock))
+        let done = self.commit(|controller, clock| controller.import(entries, options, clock));
+        self.tell_distrusted();
+        done
     }
 
     /// See [`Controller::list`]; without a filter this is what an export holds.
@@ -175,6 +188,7 @@ impl ControlHandle {
             let reloaded = self.with(|controller, clock| controller.reload(config, clock))?;
             // Without an engine there is nobody to tell.
             let _ = self.engine.send(Instruction::Reload(Box::new(detect)));
+            self.tell_distrusted();
             Ok(reloaded)
         };
         let result = self.source.load().map_err(ControlError::from).and_then(reload);

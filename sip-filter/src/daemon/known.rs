@@ -150,6 +150,7 @@ impl Controller {
                 .covering(target)
                 .any(|entry| by_hand(&entry.ban.origin) && !entry.over(clock))
         {
+            self.distrusted.push(target);
             return;
         }
         account.truncate(account.floor_char_boundary(ACCOUNT_MAX));
@@ -193,6 +194,7 @@ impl Controller {
             .collect();
         for inside in inside {
             self.distrust(inside);
+            self.distrusted.push(inside);
             self.journal.record(JournalEvent {
                 target: Some(inside),
                 ..JournalEvent::new(
@@ -270,11 +272,17 @@ impl Controller {
             for target in &all {
                 self.known.trust.forget(*target);
             }
+            self.distrusted.extend(&all);
             gone.extend(all);
         }
         self.take_trust(&gone);
         let gone = self.known.proof.set_max(max);
         self.known.unsaved_proof.extend(gone);
+    }
+
+    /// Whom the engine is not to trust, since the last call.
+    pub fn take_distrusted(&mut self) -> Vec<Target> {
+        std::mem::take(&mut self.distrusted)
     }
 
     /// Queues for the store what has changed of trust and proof. To be called each second, and at the end.

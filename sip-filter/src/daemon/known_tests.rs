@@ -178,6 +178,7 @@ fn the_table_is_bounded_and_follows_the_configuration() {
     assert!(bench.trusted_in_kernel().is_empty());
     bench.trust_for("192.0.2.1", "phone", s(100));
     assert!(bench.trusted().is_empty());
+    assert_eq!(bench.controller.take_distrusted(), [target("192.0.2.1"); 2]);
     bench.save();
     assert!(bench.restart(s(1)).trusted().is_empty());
 }
@@ -220,6 +221,10 @@ fn a_ban_by_hand_ends_trust_and_keeps_it_away() {
     bench.ban(&["192.0.2.0/24"], Length::Configured).unwrap();
     assert_eq!(bench.trusted_in_kernel(), ["192.0.3.1"]);
     assert_eq!(
+        bench.controller.take_distrusted(),
+        [target("192.0.2.1"), target("192.0.2.200")]
+    );
+    assert_eq!(
         bench.kinds(),
         [
             JournalKind::BanAdded,
@@ -230,6 +235,7 @@ fn a_ban_by_hand_ends_trust_and_keeps_it_away() {
     // As in simulate mode, where its registration comes through.
     bench.trust_for("192.0.2.1", "alice", s(6_000));
     assert_eq!(bench.trusted(), ["192.0.3.1 carol"]);
+    assert_eq!(bench.controller.take_distrusted(), [target("192.0.2.1")]);
     bench.save();
     let mut bench = bench.restart(s(1));
     assert_eq!(bench.trusted(), ["192.0.3.1 carol"]);

@@ -77,6 +77,10 @@ impl Detector for EveryThird {
         self.seen.remove(&target);
     }
 
+    fn distrust(&mut self, target: Target) {
+        self.restored.lock().unwrap().push(format!("distrust {target}"));
+    }
+
     fn reload(&mut self, _: DetectConfig) {}
 }
 
@@ -308,6 +312,30 @@ async fn the_engine_is_told_what_was_known_before() {
         ["233.252.0.1 alice", "233.252.0.1 tcp"]
     );
     assert_eq!(plane.state().at_attach, (0, 1));
+
+    let order = BanOrder {
+        targets: vec!["233.252.0.0/24".parse().unwrap()],
+        length: Length::Configured,
+        reason: String::new(),
+        scope: Scope::Sip,
+        force: false,
+    };
+    let handle = daemon.handle().clone();
+    tokio::task::spawn_blocking(move || handle.ban(&order))
+        .await
+        .unwrap()
+        .unwrap();
+    // The engine hears of it with the next packet.
+    let sink = plane.state().sink.clone().unwrap();
+    sink.send(vec![invite(9)]).await.unwrap();
+    until("the end of trust", || {
+        restored
+            .lock()
+            .unwrap()
+            .last()
+            .is_some_and(|last| last == "distrust 233.252.0.1")
+    })
+    .await;
     stop(daemon).await;
 }
 

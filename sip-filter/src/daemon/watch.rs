@@ -35,6 +35,9 @@ pub trait Detector: Send {
     /// Forgets a target an operator let go.
     fn forget(&mut self, target: Target);
 
+    /// Ends the trust in a target, until it registers again.
+    fn distrust(&mut self, target: Target);
+
     /// Puts new settings in force.
     fn reload(&mut self, config: DetectConfig);
 }
@@ -44,6 +47,8 @@ pub trait Detector: Send {
 pub(super) enum Instruction {
     /// An operator let these go.
     Forget(Vec<Target>),
+    /// These are not to be trusted any more.
+    Distrust(Vec<Target>),
     /// New settings.
     Reload(Box<DetectConfig>),
 }
@@ -73,6 +78,9 @@ pub(super) async fn watch(
                 Instruction::Forget(targets) => {
                     targets.into_iter().for_each(|target| detector.forget(target))
                 }
+                Instruction::Distrust(targets) => {
+                    targets.into_iter().for_each(|target| detector.distrust(target))
+                }
                 Instruction::Reload(config) => detector.reload(*config),
             }
         }
@@ -93,11 +101,15 @@ pub(super) async fn watch(
             detector.observe(&observation, &mut conclusions);
             // At once: the packets behind this one are to be dropped by the kernel, not to be looked at here.
             if !conclusions.is_empty() {
-                handle.with(|controller, clock| {
+                let distrusted = handle.with(|controller, clock| {
                     for conclusion in conclusions.drain(..) {
                         controller.conclude(conclusion, clock);
                     }
+                    controller.take_distrusted()
                 });
+                distrusted
+                    .into_iter()
+                    .for_each(|target| detector.distrust(target));
             }
         }
         if !floods.is_empty() {

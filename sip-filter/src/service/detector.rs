@@ -60,6 +60,10 @@ impl Detector for SharedEngine {
         self.lock().forget(target);
     }
 
+    fn distrust(&mut self, target: Target) {
+        self.lock().distrust(target);
+    }
+
     fn reload(&mut self, config: DetectConfig) {
         self.lock().reload(config);
     }

@@ -68,6 +68,7 @@ fn finish(child: Child) -> Ran {
 }
 
 /// Fields of the packets as tshark sees them; `None` if it is not installed and need not be.
+#[expect(clippy::print_stderr, reason = "a skipped test must be seen")]
 fn tshark(file: &Path) -> Option<String> {
     let fields = [
         "frame.time_epoch",

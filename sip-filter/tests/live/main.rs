@@ -13,6 +13,8 @@ mod bans;
 #[cfg(test)]
 mod captures;
 #[cfg(test)]
+mod drops;
+#[cfg(test)]
 mod exactness;
 #[cfg(test)]
 mod floods;

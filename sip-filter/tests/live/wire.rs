@@ -35,7 +35,7 @@ fn marked(name: &str) -> Vec<u8> {
 /// A frame that can be recognized behind the filter.
 pub(crate) struct Probe {
     pub(crate) name: String,
-    frame: Vec<u8>,
+    pub(crate) frame: Vec<u8>,
 }
 
 /// One frame from `source` in every wrapping in which SIP may come.
