@@ -31,4 +31,6 @@ mod start;
 #[cfg(test)]
 mod survival;
 #[cfg(test)]
+mod trust;
+#[cfg(test)]
 mod verbs;
