@@ -24,6 +24,7 @@ fn is_limited(reason: &str) -> bool {
             "pass-response",
             "pass-keepalive",
             "pass-other-payload",
+            "drop-unknown-budget",
         ]
         .contains(&reason)
 }
@@ -74,14 +75,7 @@ fn a_million_packets_are_counted_to_the_packet() {
     }
     let rig = Rig::new("exactness");
     // The rules would ban those who send the most.
-    let rules = [
-        "flood-register",
-        "flood-invite",
-        "flood-options",
-        "flood-other",
-        "scanner-signature",
-    ];
-    let rules: String = rules
+    let rules: String = sip_filter::detect::Rule::ALL
         .iter()
         .map(|rule| format!("[detect.{rule}]\nenabled = false\n"))
         .collect();
