@@ -45,7 +45,9 @@ pub(crate) fn build() -> Result<PathBuf> {
 /// One entry of `sip-filter list`.
 #[derive(Debug)]
 pub(crate) struct Listed {
-    target: IpNet,
+    pub(crate) target: IpNet,
+    /// How long it will last, unless for good.
+    pub(crate) left: Option<Duration>,
     pub(crate) ban: Ban,
 }
 
@@ -164,8 +166,10 @@ fn parse_list(json: &str, now: SystemTime) -> Result<Vec<Listed>> {
             // A time in whole seconds may lie up to one before the ban: then it counts from when we saw it.
             let at = if created.contains('.') { created_at } else { now };
             let rule = ban["rule"].as_str().unwrap_or("no rule").to_owned();
+            let left = ban["expires_in_seconds"].as_u64().map(Duration::from_secs);
             Ok(Listed {
                 target,
+                left,
                 ban: Ban { at, rule },
             })
         })
