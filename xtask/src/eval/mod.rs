@@ -13,7 +13,7 @@ mod trial;
 
 use std::{
     panic,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Condvar, Mutex, PoisonError},
     thread::{self, ScopedJoinHandle},
     time::Instant,
@@ -25,7 +25,7 @@ use xtask::lab::{self, command, interrupt};
 use self::{
     protection::Protection,
     scenario::{Play, Scenario},
-    trial::Outcome,
+    trial::{Conditions, Outcome},
 };
 use crate::{process::Privilege, setup, toolchain_record::ToolchainRecord};
 
@@ -60,6 +60,9 @@ pub(crate) struct Args {
     /// Judge this sip-filter instead of the one built from here
     #[arg(long, hide = true, value_name = "FILE")]
     binary: Option<PathBuf>,
+    /// Keep the logs of server and protection of each trial here
+    #[arg(long, value_name = "DIR")]
+    logs: Option<PathBuf>,
 }
 
 /// One cell of the scoreboard, to be played.
@@ -80,7 +83,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     interrupt::install()?;
     let binary = prepare(args)?;
     let start = Instant::now();
-    let (outcomes, failures) = perform(trials, args.quick, binary.as_deref());
+    let (outcomes, failures) = perform(
+        trials,
+        &Conditions {
+            brief: args.quick,
+            binary,
+            logs: args.logs.clone(),
+        },
+    );
     interrupt::check()?;
     let whole =
         args.only.is_empty() && !args.quick && Protection::ALL.iter().all(|p| args.against.contains(p));
@@ -141,7 +151,7 @@ fn prepare(args: &Args) -> Result<Option<PathBuf>> {
 }
 
 /// Plays all trials, as many at a time as there is room for.
-fn perform(trials: Vec<Trial>, brief: bool, binary: Option<&Path>) -> (Vec<Outcome>, Vec<String>) {
+fn perform(trials: Vec<Trial>, conditions: &Conditions) -> (Vec<Outcome>, Vec<String>) {
     let total = trials.len();
     let room = Room::default();
     let results: Mutex<(Vec<Outcome>, Vec<String>)> = Mutex::default();
@@ -154,7 +164,7 @@ fn perform(trials: Vec<Trial>, brief: bool, binary: Option<&Path>) -> (Vec<Outco
             let (room, results) = (&room, &results);
             scope.spawn(move || {
                 let begun = Instant::now();
-                let played = panic::catch_unwind(|| trial::play(scenario, protection, brief, binary))
+                let played = panic::catch_unwind(|| trial::play(scenario, protection, conditions))
                     .unwrap_or_else(|_| Err(anyhow!("panicked")));
                 room.leave(scenario.weight);
                 let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
@@ -170,8 +180,9 @@ fn perform(trials: Vec<Trial>, brief: bool, binary: Option<&Path>) -> (Vec<Outco
                         results.0.push(outcome);
                     }
                     Err(error) => {
-                        println!("{name}: FAILED: {error:#}");
-                        results.1.push(format!("{name}: {error:#}"));
+                        let error = format!("{error:#}");
+                        println!("{name}: FAILED: {}", error.lines().next().unwrap_or_default());
+                        results.1.push(format!("{name}: {error}"));
                     }
                 }
             });

@@ -171,11 +171,13 @@ fn banned_by_fail2ban(json: &str) -> Vec<IpAddr> {
         .collect()
 }
 
-/// Values as fail2ban comes with them: 5 failures in 600 s, ban of 600 s.
+/// Values as fail2ban comes with them: 5 failures in 600 s, ban of 600 s. It would look up its own host's name to
+/// spare itself, for five seconds where no DNS answers, as in a namespace: hence no `ignoreself`.
 const JAIL: &str = "[kamailio]
 enabled = true
 backend = auto
 usedns = no
+ignoreself = false
 logpath = @LOG@
 filter = kamailio
 maxretry = 5
@@ -188,7 +190,6 @@ const FILTER: &str = "[Definition]
 failregex = authentication of .* failed from <HOST>$
             unknown user .* from <HOST>$
 ignoreregex =
-datepattern = {NONE}
 ";
 const SERVER: &str = "[DEFAULT]
 loglevel = INFO

@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeSet,
-    path::Path,
+    fs,
+    path::PathBuf,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -72,13 +73,19 @@ impl Served {
     }
 }
 
+/// What is the same for all trials of a run.
+#[derive(Debug, Clone)]
+pub(super) struct Conditions {
+    /// Everything is shortened.
+    pub(super) brief: bool,
+    /// The sip-filter to judge.
+    pub(super) binary: Option<PathBuf>,
+    /// Where to keep the logs of server and protection.
+    pub(super) logs: Option<PathBuf>,
+}
+
 /// Plays it.
-pub(super) fn play(
-    scenario: &Scenario,
-    protection: Protection,
-    brief: bool,
-    binary: Option<&Path>,
-) -> Result<Outcome> {
+pub(super) fn play(scenario: &Scenario, protection: Protection, conditions: &Conditions) -> Result<Outcome> {
     let accounts = customers::accounts();
     let phones = [&customers::BASE[..], &[customers::SPECIAL]].concat();
     let longest = Duration::from_secs(900);
@@ -92,11 +99,11 @@ pub(super) fn play(
         protection.guard(),
     )?;
     meter::install(&site)?;
-    let mut guardian = Guardian::start(protection, &site, binary)?;
+    let mut guardian = Guardian::start(protection, &site, conditions.binary.as_deref())?;
     let scene = Scene {
         site: &site,
         scenario,
-        brief,
+        brief: conditions.brief,
     };
     let played = scene.play(&mut guardian).with_context(|| match guardian.log() {
         log if log.is_empty() => protection.name().to_owned(),
@@ -104,6 +111,12 @@ pub(super) fn play(
     });
     let (course, seen, tally) = played?;
     site.kamailio.check()?;
+    if let Some(dir) = &conditions.logs {
+        let file = |what: &str| dir.join(format!("{}-{}-{what}.log", scenario.name, protection.name()));
+        fs::create_dir_all(dir)?;
+        fs::write(file("protection"), guardian.log())?;
+        fs::write(file("kamailio"), site.kamailio.log())?;
+    }
 
     let customer = match (course.readings.first(), course.readings.last()) {
         (Some(first), Some(last)) => last.customer.since(first.customer),

@@ -79,7 +79,7 @@ impl KamailioConfig {
             let _ = writeln!(users, "\t$sht(users=>{name}) = \"{password}\";");
         }
         let unknown = if self.reveal_unknown_users {
-            "\t\tif ($sht(users=>$tU) == $null) {\n\t\t\txlog(\"L_NOTICE\", \"unknown user $tU from $si\\n\");\n\t\t\tsl_send_reply(\"404\", \"Not Found\");\n\t\t\texit;\n\t\t}"
+            "\t\tif ($sht(users=>$tU) == $null) {\n\t\t\txlog(\"L_NOTICE\", \"$Tf: unknown user $tU from $si\\n\");\n\t\t\tsl_send_reply(\"404\", \"Not Found\");\n\t\t\texit;\n\t\t}"
         } else {
             ""
         };

@@ -22,16 +22,14 @@ pub enum Disguise {
 
 /// Starts the tool named first with another default of `makeRequest` for the User-Agent named second.
 const OTHER_AGENT: &str = "
-import sys
-from importlib.metadata import distribution
+import importlib, os, shutil, sys
 tool, agent = sys.argv[1:3]
 sys.argv = [tool] + sys.argv[3:]
-scripts = distribution('sipvicious').entry_points
-main = next(s for s in scripts if s.group == 'console_scripts' and s.name == 'sipvicious_' + tool).load()
-from sipvicious.libs import svhelper
-request = svhelper.makeRequest
+sys.path.insert(0, os.path.dirname(os.path.realpath(shutil.which(tool))))
+module = importlib.import_module('sipvicious.' + tool)
+request = importlib.import_module('sipvicious.libs.svhelper').makeRequest
 request.__defaults__ = tuple(agent if d == 'friendly-scanner' else d for d in request.__defaults__)
-main()
+module.main()
 ";
 
 /// One scan.
