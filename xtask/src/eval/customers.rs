@@ -319,18 +319,18 @@ fn keep_alives(
     let start = Instant::now();
     let mut round: u64 = 0;
     while start.elapsed() < time && !stop.load(Ordering::Relaxed) && !interrupt::requested() {
-        if round % 50 == 0 {
+        if round.is_multiple_of(50) {
             tally.success("REGISTER", phone.register(password)?);
             tally.success("INVITE", phone.call("2000", password, Shape::default())?);
             phone.send(&wireguard(1, 148, round))?;
         }
-        if round % 5 == 0 {
+        if round.is_multiple_of(5) {
             phone.send(b"\r\n\r\n")?;
             phone.send(b"\r\n")?;
             phone.send(b"")?;
             phone.send(b"\0")?;
         }
-        if round % 10 == 0 {
+        if round.is_multiple_of(10) {
             let mut stun = vec![0x00, 0x01, 0x00, 0x00, 0x21, 0x12, 0xa4, 0x42];
             stun.extend([round as u8; 12]);
             phone.send(&stun)?;

@@ -30,7 +30,7 @@ use self::{
 use crate::{process::Privilege, setup, toolchain_record::ToolchainRecord};
 
 /// How much may go on at the same time, in the scenarios' weights.
-const CAPACITY: u32 = 12;
+const CAPACITY: u32 = 20;
 const TOOLS: [&str; 8] = [
     "ip",
     "nft",
@@ -164,8 +164,16 @@ fn perform(trials: Vec<Trial>, conditions: &Conditions) -> (Vec<Outcome>, Vec<St
             let (room, results) = (&room, &results);
             scope.spawn(move || {
                 let begun = Instant::now();
-                let played = panic::catch_unwind(|| trial::play(scenario, protection, conditions))
-                    .unwrap_or_else(|_| Err(anyhow!("panicked")));
+                let play = || {
+                    panic::catch_unwind(|| trial::play(scenario, protection, conditions))
+                        .unwrap_or_else(|_| Err(anyhow!("panicked")))
+                };
+                // What fails is the stage, not the play, whose worst end is a figure: set it up once more.
+                let played = play().or_else(|error| {
+                    interrupt::check()?;
+                    println!("{}: once more: {error}", scenario.name);
+                    play()
+                });
                 room.leave(scenario.weight);
                 let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
                 let name = format!("{} / {}", scenario.name, protection.name());

@@ -1,7 +1,7 @@
 //! What stands between the attackers and the server, in turn.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::Path,
     process::Command,
@@ -140,6 +140,14 @@ impl Guardian {
             ban.left = ban.left.max(left);
         }
         Ok(())
+    }
+
+    /// The rules of the alarms that it raised.
+    pub(super) fn alarms(&self) -> Result<BTreeSet<String>> {
+        match &self.kind {
+            Running::SipFilter(filter) => Ok(filter.alarms()?.into_iter().collect()),
+            Running::None | Running::Pike | Running::Fail2ban(_) => Ok(BTreeSet::new()),
+        }
     }
 
     /// What it says of itself, for whoever wants to know why.

@@ -47,6 +47,13 @@ fn stopped(attacked: &Attacked) -> String {
         let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
         let _ = write!(text, " ({})", rules.join(", "));
     }
+    if let (true, Some(longest)) = (attacked.forged, attacked.longest) {
+        let _ = write!(text, ", no ban over {}", seconds(longest));
+    }
+    if !attacked.alarms.is_empty() {
+        let alarms: Vec<&str> = attacked.alarms.iter().map(String::as_str).collect();
+        let _ = write!(text, ", alarm: {}", alarms.join(", "));
+    }
     if *logins > 0 {
         text.push_str(", password FOUND");
     }
@@ -68,6 +75,14 @@ fn customers(outcome: &Outcome) -> String {
         number(served.tally.failed),
         number(served.tally.tried)
     );
+    if served.lossy() {
+        let _ = write!(
+            text,
+            ", {} of {} packets lost",
+            number(served.lost),
+            number(served.sent)
+        );
+    }
     if !served.banned.is_empty() {
         let _ = write!(text, ", banned: {}", served.banned.join(", "));
     }
@@ -96,7 +111,7 @@ fn number(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -192,7 +207,7 @@ pub(super) fn write(outcomes: &[Outcome], whole: bool) -> Result<()> {
 fn csv(outcomes: &[Outcome]) -> String {
     let mut text = String::from(
         "scenario,protection,kind,stopped,seconds_until_stopped,packets_until_stopped,first_ban_seconds,rules,bans,\
-         longest_ban_seconds,attack_sent,attack_reached,sent_after_stop,reached_after_stop,credentials_refused,\
+         longest_ban_seconds,attack_sent,attack_reached,sent_after_stop,reached_after_stop,alarms,credentials_refused,\
          accounts_answered,logins,customer_requests,customer_failures,slowest_ms,first_failure,customers_banned,\
          customer_packets,customer_packets_lost\n",
     );
@@ -214,7 +229,7 @@ fn csv(outcomes: &[Outcome]) -> String {
                 let rules: Vec<&str> = attacked.rules.iter().map(String::as_str).collect();
                 let _ = write!(
                     text,
-                    "attacker,{word},{},{},{},{},{},{},{},{},{},{},{},{},{},",
+                    "attacker,{word},{},{},{},{},{},{},{},{},{},{},{},{},{},{},",
                     optional(after),
                     optional(requests),
                     optional(
@@ -229,12 +244,13 @@ fn csv(outcomes: &[Outcome]) -> String {
                     attacked.total.reached,
                     attacked.after.sent,
                     attacked.after.reached,
+                    attacked.alarms.iter().cloned().collect::<Vec<_>>().join(" "),
                     attacked.refused,
                     attacked.accounts,
                     attacked.logins,
                 );
             }
-            None => text.push_str("customer,,,,,,,,,,,,,,,"),
+            None => text.push_str("customer,,,,,,,,,,,,,,,,"),
         }
         let served = &outcome.customers;
         let _ = writeln!(

@@ -87,7 +87,7 @@ impl Scenario {
             return None;
         };
         Some(match attack {
-            Attack::Guess { every, .. } => Goal::NoAnswer(every * 3 + SECOND * 5),
+            Attack::Guess { every, .. } => Goal::NoAnswer(every * 3 + SECOND),
             Attack::Garbage => Goal::NoPacket(SECOND * 6),
             Attack::Spoof { .. } => Goal::Contained,
             _ => Goal::NoAnswer(SECOND * 6),
@@ -98,6 +98,7 @@ impl Scenario {
     pub(super) fn limit(&self, brief: bool) -> Duration {
         match self.play {
             Play::Attack(Attack::Guess { every, sources: 1 }) => every * 15,
+            Play::Attack(Attack::Guess { every, .. }) => every * 12,
             _ if brief => SECOND * 12,
             Play::Attack(Attack::Spoof { .. }) => SECOND * 24,
             _ => SECOND * 20,

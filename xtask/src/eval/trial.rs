@@ -14,7 +14,7 @@ use xtask::lab::{Site, interrupt, process::tail};
 
 use super::{
     attack, customers,
-    customers::Tally,
+    customers::{Habit, Tally},
     joined,
     judge::{Course, Verdict},
     meter::{self, Packets, Reading},
@@ -54,6 +54,10 @@ pub(super) struct Attacked {
     pub(super) refused: u64,
     pub(super) accounts: usize,
     pub(super) logins: u64,
+    /// The rules of alarms, which ban nobody.
+    pub(super) alarms: BTreeSet<String>,
+    /// Whether its packets came in the names of others.
+    pub(super) forged: bool,
 }
 
 /// The customers' side.
@@ -63,13 +67,20 @@ pub(super) struct Served {
     /// Packets that left the phones and didn't reach the server.
     pub(super) lost: u64,
     pub(super) sent: u64,
+    /// Whether what these packets are for depends on each of them.
+    pub(super) precious: bool,
     /// Bans that hit customers, with their rules.
     pub(super) banned: Vec<String>,
 }
 
 impl Served {
     pub(super) fn hurt(&self) -> bool {
-        self.tally.failed > 0 || !self.banned.is_empty()
+        self.tally.failed > 0 || !self.banned.is_empty() || self.lossy()
+    }
+
+    /// Whether more than a hundredth of a tunnel's packets were lost.
+    pub(super) fn lossy(&self) -> bool {
+        self.precious && self.lost * 100 > self.sent
     }
 }
 
@@ -126,6 +137,7 @@ pub(super) fn play(scenario: &Scenario, protection: Protection, conditions: &Con
         .bans
         .iter()
         .partition(|(net, _)| customers::is_customer(net));
+    let alarms = guardian.alarms()?;
     let attacked = scenario.goal().map(|goal| {
         let first = others.iter().map(|(_, ban)| ban.at).min();
         Attacked {
@@ -139,6 +151,8 @@ pub(super) fn play(scenario: &Scenario, protection: Protection, conditions: &Con
             refused: seen.refused,
             accounts: seen.accounts.len(),
             logins: seen.logins,
+            alarms,
+            forged: goal == Goal::Contained,
         }
     });
     Ok(Outcome {
@@ -149,6 +163,7 @@ pub(super) fn play(scenario: &Scenario, protection: Protection, conditions: &Con
             tally,
             lost: customer.sent.saturating_sub(customer.reached),
             sent: customer.sent,
+            precious: matches!(scenario.play, Play::Customer(Habit::KeepAlives)),
             banned: hit
                 .iter()
                 .map(|(net, ban)| format!("{} ({})", net.addr(), ban.rule))
