@@ -77,7 +77,7 @@ impl Course {
 
     pub(super) fn verdict(&self, goal: Goal, now: Instant) -> Verdict {
         let total = self.total();
-        if total.sent < IN_VAIN {
+        if total.sent == 0 {
             return Verdict::Void;
         }
         if goal == Goal::Contained {
@@ -88,10 +88,12 @@ impl Course {
                 Verdict::No
             };
         }
-        if !self.is_stopped(goal, now) {
+        let (at, by_then, _) = self.last_success(goal);
+        // A scanner that never gets an answer may give up after its first packet.
+        let never = by_then == 0 && at == self.start;
+        if !never && !self.is_stopped(goal, now) {
             return Verdict::No;
         }
-        let (at, by_then, _) = self.last_success(goal);
         Verdict::Stopped {
             after: at.saturating_duration_since(self.start),
             requests: by_then,

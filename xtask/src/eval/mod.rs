@@ -171,7 +171,9 @@ fn perform(trials: Vec<Trial>, conditions: &Conditions) -> (Vec<Outcome>, Vec<St
                 // What fails is the stage, not the play, whose worst end is a figure: set it up once more.
                 let played = play().or_else(|error| {
                     interrupt::check()?;
-                    println!("{}: once more: {error}", scenario.name);
+                    let error = format!("{error:#}");
+                    let first = error.lines().next().unwrap_or_default();
+                    println!("{} / {}: once more: {first}", scenario.name, protection.name());
                     play()
                 });
                 room.leave(scenario.weight);

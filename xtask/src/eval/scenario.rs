@@ -98,7 +98,7 @@ impl Scenario {
     pub(super) fn limit(&self, brief: bool) -> Duration {
         match self.play {
             Play::Attack(Attack::Guess { every, sources: 1 }) => every * 15,
-            Play::Attack(Attack::Guess { every, .. }) => every * 12,
+            Play::Attack(Attack::Guess { every, .. }) => every * 16,
             _ if brief => SECOND * 12,
             Play::Attack(Attack::Spoof { .. }) => SECOND * 24,
             _ => SECOND * 20,
