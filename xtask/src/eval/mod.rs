@@ -60,7 +60,7 @@ pub(crate) struct Args {
     /// Judge this sip-filter instead of the one built from here
     #[arg(long, hide = true, value_name = "FILE")]
     binary: Option<PathBuf>,
-    /// Keep the logs of server and protection of each trial here
+    /// Keep the logs of server and protection of each trial here, and a capture of the server's link
     #[arg(long, value_name = "DIR")]
     logs: Option<PathBuf>,
 }

@@ -90,7 +90,9 @@ fn customers(outcome: &Outcome) -> String {
 }
 
 fn seconds(time: Duration) -> String {
-    if time < Duration::from_secs(10) {
+    if time < Duration::from_secs(1) {
+        format!("{:.2} s", time.as_secs_f64())
+    } else if time < Duration::from_secs(10) {
         format!("{:.1} s", time.as_secs_f64())
     } else {
         format!("{} s", time.as_secs())
@@ -339,6 +341,12 @@ fn page(outcomes: &[Outcome]) -> String {
         let cell = |outcome: &Outcome| outcome.attack.as_ref().map(reached).unwrap_or_default();
         row(&mut text, &cells(scenario, &cell));
     }
+    text.push_str("\n## Guessing: credentials refused, accounts that the server said something about\n\n");
+    head(&mut text, &[&["scenario"], &names[..]].concat());
+    for scenario in attacks().filter(|scenario| scenario.guesses()) {
+        let cell = |outcome: &Outcome| outcome.attack.as_ref().map(learnt).unwrap_or_default();
+        row(&mut text, &cells(scenario, &cell));
+    }
     text.push_str("\n## Customers: requests that failed, phones that were banned\n\n");
     head(&mut text, &[&["scenario"], &names[..]].concat());
     for scenario in played(outcomes) {
@@ -350,6 +358,14 @@ fn page(outcomes: &[Outcome]) -> String {
         let _ = writeln!(text, "- **{}**: {}.", scenario.name, scenario.story());
     }
     text
+}
+
+fn learnt(attacked: &Attacked) -> String {
+    format!(
+        "{} refused, {} accounts",
+        number(attacked.refused),
+        number(attacked.accounts as u64)
+    )
 }
 
 fn reached(attacked: &Attacked) -> String {

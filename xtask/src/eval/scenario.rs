@@ -100,9 +100,19 @@ impl Scenario {
             Play::Attack(Attack::Guess { every, sources: 1 }) => every * 15,
             Play::Attack(Attack::Guess { every, .. }) => every * 16,
             _ if brief => SECOND * 12,
+            // The rate may be more than the machine can send.
+            Play::Attack(Attack::Spoof { count, .. }) if count > 500_000 => SECOND * 40,
             Play::Attack(Attack::Spoof { .. }) => SECOND * 24,
             _ => SECOND * 20,
         }
+    }
+
+    /// Whether it looks for accounts or passwords.
+    pub(super) fn guesses(&self) -> bool {
+        matches!(
+            self.play,
+            Play::Attack(Attack::War(_) | Attack::Crack(_) | Attack::Guess { .. })
+        )
     }
 
     /// What happens, in a sentence.

@@ -3,16 +3,19 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
+    fs::File,
     hash::{DefaultHasher, Hash as _, Hasher as _},
+    io::{self, BufWriter, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use ipnet::IpNet;
 use xtask::lab::{Netns, Topology, frames::Link};
 
@@ -52,12 +55,16 @@ impl Tap {
         }
     }
 
-    /// Watches the router's link to the server until [`Tap::stop`].
-    pub(super) fn watch(&self, router: &Netns) -> Result<()> {
+    /// Watches the router's link to the server until [`Tap::stop`]; keeps what it sees in `capture`.
+    pub(super) fn watch(&self, router: &Netns, capture: Option<&Path>) -> Result<()> {
         let mut link = Link::open(router, "edge0")?;
         let attackers = networks();
+        let mut capture = capture.map(Capture::new).transpose()?;
         while !self.stop.load(Ordering::Relaxed) {
             link.receive(Duration::from_millis(200), |frame| {
+                if let Some(capture) = &mut capture {
+                    capture.keep(frame);
+                }
                 if let Some(packet) = parse(frame) {
                     let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
                     seen.note(&packet, &attackers);
@@ -65,7 +72,7 @@ impl Tap {
                 false
             })?;
         }
-        Ok(())
+        capture.map_or(Ok(()), Capture::finish)
     }
 
     pub(super) fn stop(&self) {
@@ -74,6 +81,41 @@ impl Tap {
 
     pub(super) fn seen(&self) -> Seen {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A file in pcap's format with nanoseconds.
+struct Capture {
+    file: BufWriter<File>,
+    failure: Option<io::Error>,
+}
+
+impl Capture {
+    fn new(path: &Path) -> Result<Self> {
+        let mut file =
+            BufWriter::new(File::create(path).with_context(|| format!("can't create {}", path.display()))?);
+        // Magic number, version 2.4, two unused fields, longest frame, Ethernet.
+        let versions = 4 << 16 | 2;
+        for word in [0xa1b2_3c4d_u32, versions, 0, 0, 262_144, 1] {
+            file.write_all(&word.to_le_bytes())?;
+        }
+        Ok(Self { file, failure: None })
+    }
+
+    fn keep(&mut self, frame: &[u8]) {
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let length = frame.len() as u32;
+        let words = [time.as_secs() as u32, time.subsec_nanos(), length, length].map(u32::to_le_bytes);
+        let written = self.file.write_all(words.as_flattened());
+        if let Err(error) = written.and_then(|()| self.file.write_all(frame)) {
+            self.failure.get_or_insert(error);
+        }
+    }
+
+    fn finish(mut self) -> Result<()> {
+        self.file.flush()?;
+        self.failure
+            .map_or(Ok(()), |error| Err(error).context("can't write the capture"))
     }
 }
 

@@ -91,7 +91,7 @@ pub(super) struct Conditions {
     pub(super) brief: bool,
     /// The sip-filter to judge.
     pub(super) binary: Option<PathBuf>,
-    /// Where to keep the logs of server and protection.
+    /// Where to keep the logs of server and protection, and what passed between them and the world.
     pub(super) logs: Option<PathBuf>,
 }
 
@@ -111,8 +111,18 @@ pub(super) fn play(scenario: &Scenario, protection: Protection, conditions: &Con
     )?;
     meter::install(&site)?;
     let mut guardian = Guardian::start(protection, &site, conditions.binary.as_deref())?;
+    let name = format!("{}-{}", scenario.name, protection.name());
+    if let Some(dir) = &conditions.logs {
+        fs::create_dir_all(dir)?;
+    }
+    let capture = conditions
+        .logs
+        .as_ref()
+        .map(|dir| dir.join(format!("{name}.pcap")));
     let scene = Scene {
         site: &site,
+        // Half a gigabyte would tell nothing more.
+        capture: capture.filter(|_| scenario.weight < super::CAPACITY),
         scenario,
         brief: conditions.brief,
     };
@@ -123,10 +133,8 @@ pub(super) fn play(scenario: &Scenario, protection: Protection, conditions: &Con
     let (course, seen, tally) = played?;
     site.kamailio.check()?;
     if let Some(dir) = &conditions.logs {
-        let file = |what: &str| dir.join(format!("{}-{}-{what}.log", scenario.name, protection.name()));
-        fs::create_dir_all(dir)?;
-        fs::write(file("protection"), guardian.log())?;
-        fs::write(file("kamailio"), site.kamailio.log())?;
+        fs::write(dir.join(format!("{name}-protection.log")), guardian.log())?;
+        fs::write(dir.join(format!("{name}-kamailio.log")), site.kamailio.log())?;
     }
 
     let customer = match (course.readings.first(), course.readings.last()) {
@@ -191,6 +199,8 @@ struct Scene<'a> {
     site: &'a Site,
     scenario: &'a Scenario,
     brief: bool,
+    /// Where to keep the packets.
+    capture: Option<PathBuf>,
 }
 
 impl Scene<'_> {
@@ -199,6 +209,7 @@ impl Scene<'_> {
             site,
             scenario,
             brief,
+            ref capture,
         } = *self;
         let tap = Tap::new();
         let (stop, stop_phones) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -208,7 +219,7 @@ impl Scene<'_> {
                 stops: [&stop, &stop_phones],
                 tap: &tap,
             };
-            let watching = scope.spawn(|| tap.watch(&site.topology.router));
+            let watching = scope.spawn(|| tap.watch(&site.topology.router, capture.as_deref()));
             let accounts = customers::accounts();
             let phones: Vec<_> = accounts
                 .into_iter()

@@ -168,7 +168,7 @@ impl Client {
         };
         Ok(Exchange {
             status,
-            took: exchange.took,
+            took: exchange.took + bye.took,
         })
     }
 
