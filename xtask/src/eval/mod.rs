@@ -12,6 +12,7 @@ mod tap;
 mod trial;
 
 use std::{
+    cmp::Reverse,
     panic,
     path::PathBuf,
     sync::{Condvar, Mutex, PoisonError},
@@ -31,6 +32,8 @@ use crate::{process::Privilege, setup, toolchain_record::ToolchainRecord};
 
 /// How much may go on at the same time, in the scenarios' weights.
 const CAPACITY: u32 = 20;
+/// More of it in a quick run, where less depends on exact times.
+const QUICK_CAPACITY: u32 = 30;
 const TOOLS: [&str; 8] = [
     "ip",
     "nft",
@@ -83,21 +86,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     interrupt::install()?;
     let binary = prepare(args)?;
     let start = Instant::now();
-    let (outcomes, failures) = perform(
-        trials,
-        &Conditions {
-            brief: args.quick,
-            binary,
-            logs: args.logs.clone(),
-        },
-    );
+    let conditions = Conditions {
+        brief: args.quick,
+        binary,
+        logs: args.logs.clone(),
+    };
+    let (outcomes, failures) = perform(trials, &conditions);
     interrupt::check()?;
     let whole =
         args.only.is_empty() && !args.quick && Protection::ALL.iter().all(|p| args.against.contains(p));
     report::print(&outcomes);
     println!("{} trials in {} s", outcomes.len(), start.elapsed().as_secs());
     if failures.is_empty() {
-        report::write(&outcomes, whole)?;
+        report::write(&outcomes, whole, conditions.binary.as_deref())?;
         println!("\neval: {}", report::verdict(&outcomes));
         return Ok(());
     }
@@ -124,10 +125,13 @@ fn choose(args: &Args) -> Result<Vec<Trial>> {
         .flat_map(|scenario| args.against.iter().map(move |protection| (scenario, *protection)))
         .collect();
     // Those that need no room go first, they are slow; those that need all of it go last.
-    trials.sort_by_key(|(scenario, _)| match scenario.weight {
-        0 => 0,
-        CAPACITY => 2,
-        _ => 1,
+    trials.sort_by_key(|(scenario, _)| {
+        let group = match scenario.weight {
+            0 => 0,
+            CAPACITY => 2,
+            _ => 1,
+        };
+        (group, Reverse(scenario.limit(args.quick)))
     });
     Ok(trials)
 }
@@ -153,7 +157,15 @@ fn prepare(args: &Args) -> Result<Option<PathBuf>> {
 /// Plays all trials, as many at a time as there is room for.
 fn perform(trials: Vec<Trial>, conditions: &Conditions) -> (Vec<Outcome>, Vec<String>) {
     let total = trials.len();
-    let room = Room::default();
+    let room = Room {
+        capacity: if conditions.brief {
+            QUICK_CAPACITY
+        } else {
+            CAPACITY
+        },
+        used: Mutex::new(0),
+        left: Condvar::new(),
+    };
     let results: Mutex<(Vec<Outcome>, Vec<String>)> = Mutex::default();
     thread::scope(|scope| {
         for (scenario, protection) in trials {
@@ -205,8 +217,9 @@ fn perform(trials: Vec<Trial>, conditions: &Conditions) -> (Vec<Outcome>, Vec<St
 }
 
 /// How much is going on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Room {
+    capacity: u32,
     used: Mutex<u32>,
     left: Condvar,
 }
@@ -216,7 +229,7 @@ impl Room {
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let mut used = self
             .left
-            .wait_while(used, |used| *used + weight > CAPACITY)
+            .wait_while(used, |used| *used + weight > self.capacity)
             .unwrap_or_else(PoisonError::into_inner);
         *used += weight;
     }

@@ -1,8 +1,9 @@
 //! The figures as a table for the terminal, as a page of the documentation and as CSV.
 
-use std::{fmt::Write as _, fs, time::Duration};
+use std::{fmt::Write as _, fs, path::Path, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
+use xtask::lab::{command, workdir::path_str};
 
 use super::{
     is_attack,
@@ -187,7 +188,8 @@ pub(super) fn verdict(outcomes: &[Outcome]) -> String {
 }
 
 /// Writes the CSV, and the page of the documentation if the whole was played.
-pub(super) fn write(outcomes: &[Outcome], whole: bool) -> Result<()> {
+pub(super) fn write(outcomes: &[Outcome], whole: bool, binary: Option<&Path>) -> Result<()> {
+    let page = format!("{}{}", page(outcomes), versions(binary));
     let root = workspace();
     let put = |path: &str, text: &str| -> Result<()> {
         let file = root.join(path);
@@ -198,12 +200,43 @@ pub(super) fn write(outcomes: &[Outcome], whole: bool) -> Result<()> {
     };
     if whole {
         put("bench-results/detection.csv", &csv(outcomes))?;
-        put("docs/detection.md", &page(outcomes))
+        put("docs/detection.md", &page)
     } else {
         // Part of the picture must not replace the whole.
         put("target/eval/detection.csv", &csv(outcomes))?;
-        put("target/eval/detection.md", &page(outcomes))
+        put("target/eval/detection.md", &page)
     }
+}
+
+/// What took part, since figures without it mean little.
+fn versions(binary: Option<&Path>) -> String {
+    let mut text = "\n## What took part\n\n".to_owned();
+    let mut line = |what: &str, program: &Path, argument: &str| {
+        let words = path_str(program)
+            .and_then(|program| command::run(program, &[argument]))
+            .unwrap_or_default();
+        let first = words.lines().next().unwrap_or("unknown").trim().to_owned();
+        let _ = writeln!(
+            text,
+            "- {what}: {}",
+            first
+                .trim_start_matches("version: ")
+                .trim_start_matches("sip-filter ")
+                .trim_start_matches("kamailio ")
+        );
+    };
+    if let Some(binary) = binary {
+        line("sip-filter", binary, "--version");
+    }
+    line("Kamailio", Path::new("kamailio"), "-v");
+    line("fail2ban", Path::new("fail2ban-server"), "--version");
+    line("Linux", Path::new("uname"), "-r");
+    let cpus = thread::available_parallelism().map_or(0, usize::from);
+    let _ = writeln!(
+        text,
+        "- processors: {cpus}, shared by everything, attackers included"
+    );
+    text
 }
 
 fn csv(outcomes: &[Outcome]) -> String {
