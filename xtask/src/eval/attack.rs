@@ -16,6 +16,7 @@ use xtask::lab::{
     sipp::{self, Pace, Sipp},
     spoof::Forger,
     traffic::Burst,
+    wait,
 };
 
 use super::customers::{self, rest};
@@ -179,8 +180,13 @@ fn guess(
     for number in 0..sources {
         let address = own(SWARM + number, v6);
         host.add_address("eth0", &format!("{address}/{}", if v6 { 64 } else { 24 }))?;
-        let client = Client::new(host, SocketAddr::new(address, 5060), server, VICTIM)?;
-        clients.push(client.agent("Z 5.6.1 v2.10.20.8").hasty());
+        // On a busy machine, an IPv6 address takes a moment until it can be used.
+        let mut client = None;
+        wait::until("a new address", Duration::from_secs(5), || {
+            client = Client::new(host, SocketAddr::new(address, 5060), server, VICTIM).ok();
+            Ok(client.is_some())
+        })?;
+        clients.extend(client.map(|client| client.agent("Z 5.6.1 v2.10.20.8").hasty()));
     }
     thread::scope(|scope| {
         let threads: Vec<_> = clients

@@ -97,9 +97,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         args.only.is_empty() && !args.quick && Protection::ALL.iter().all(|p| args.against.contains(p));
     report::print(&outcomes);
     println!("{} trials in {} s", outcomes.len(), start.elapsed().as_secs());
+    report::write(
+        &outcomes,
+        whole && failures.is_empty(),
+        conditions.binary.as_deref(),
+    )?;
+    println!("\neval: {}", report::verdict(&outcomes));
     if failures.is_empty() {
-        report::write(&outcomes, whole, conditions.binary.as_deref())?;
-        println!("\neval: {}", report::verdict(&outcomes));
         return Ok(());
     }
     bail!("not all could be played:\n  {}", failures.join("\n  "))
