@@ -9,6 +9,7 @@ mod captures;
 mod ci_checks;
 mod demo;
 mod ebpf;
+mod eval;
 mod process;
 mod setup;
 mod test;
@@ -48,6 +49,8 @@ enum Task {
     Captures,
     /// Show the filter at work: real attackers, a real server, real phones, one verdict (root)
     Demo(demo::Args),
+    /// Judge the filter, and what operators use today, by scripted attackers and customers (root)
+    Eval(eval::Args),
 }
 
 impl Task {
@@ -60,6 +63,7 @@ impl Task {
             Self::Tidy => tidy::run(),
             Self::Captures => captures::run(),
             Self::Demo(args) => demo::run(&args),
+            Self::Eval(args) => eval::run(&args),
         }
     }
 }

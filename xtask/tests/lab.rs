@@ -8,11 +8,14 @@ use std::{
 };
 
 use xtask::lab::{
-    Netns, Process, Site, SourceCounters, Topology, WorkDir, command,
+    Netns, Process, Site, SourceCounters, Topology, WorkDir,
+    client::{Client, Shape},
+    command,
     frames::Link,
     netns,
     scanners::Scan,
     sipp::{Pace, Phone, Sipp},
+    spoof::Forger,
     sweep,
     traffic::{self, Burst},
     usable, wait,
@@ -225,5 +228,74 @@ fn a_site_serves_phones_and_scanners_over_both_protocols() {
             svwar.log()
         );
         assert!(svwar.log().contains("1001"), "{}", svwar.log());
+    }
+}
+
+#[test]
+fn our_own_client_registers_and_calls_like_a_phone() {
+    if !usable(&["kamailio", "sipp"]) {
+        return;
+    }
+    let phones = [Topology::phone_v4(11), Topology::phone_v6(11)].map(|address| Phone {
+        address,
+        user: "1001".to_owned(),
+        password: "secret".to_owned(),
+    });
+    let site = Site::start("test", &[11], &[21], &phones[..1], SECOND * 30).unwrap();
+    let large = Shape {
+        long_uri: 600,
+        long_body: 4000,
+    };
+    for phone in &phones {
+        let (local, server) = (
+            SocketAddr::new(phone.address, 5060),
+            Site::server_for(phone.address),
+        );
+        let client = Client::new(&site.topology.phones, local, server, &phone.user).unwrap();
+        assert_eq!(client.options().unwrap().status, Some(200));
+        assert_eq!(client.register("wrong").unwrap().status, Some(401));
+        assert_eq!(client.register("secret").unwrap().status, Some(200));
+        assert_eq!(client.probe("0097259").unwrap().status, Some(407));
+        for shape in [Shape::default(), large] {
+            let call = client.call("2000", "secret", shape).unwrap();
+            assert!(call.succeeded(), "{call:?}");
+            assert!(call.took < SECOND, "nothing had to be sent again: {call:?}");
+        }
+    }
+}
+
+#[test]
+fn forged_packets_arrive_in_the_name_of_others() {
+    if !usable(&["ip"]) {
+        return;
+    }
+    let topology = Topology::new(&[10], &[11], &[21]).unwrap();
+    let attacker = topology.attacker(21).unwrap();
+    let mut forger = Forger::new((attacker, "eth0"), (&topology.router, "wild0")).unwrap();
+    let burst = Burst {
+        count: 20,
+        rate: Some(1000),
+        limit: SECOND * 2,
+    };
+    for (victim, server) in [
+        (Topology::phone_v4(11), Topology::server_v4(10)),
+        (Topology::phone_v6(11), Topology::server_v6(10)),
+    ] {
+        let (victim, server) = (SocketAddr::new(victim, 5062), SocketAddr::new(server, 5060));
+        let receiver = traffic::socket(&topology.edge, server).unwrap();
+        let sent = forger.send(
+            server,
+            burst,
+            || false,
+            |number, payload| {
+                payload.extend_from_slice(number.to_string().as_bytes());
+                victim
+            },
+        );
+        assert_eq!((sent.packets, sent.refused), (20, 0));
+        let mut buffer = [0; 16];
+        let (length, from) = receiver.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..length], from), (&b"0"[..], victim));
+        assert_eq!(traffic::drain(&receiver, Duration::from_millis(200)).unwrap(), 19);
     }
 }

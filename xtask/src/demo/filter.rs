@@ -45,7 +45,9 @@ pub(crate) fn build() -> Result<PathBuf> {
 /// One entry of `sip-filter list`.
 #[derive(Debug)]
 pub(crate) struct Listed {
-    target: IpNet,
+    pub(crate) target: IpNet,
+    /// How long it will last, unless for good.
+    pub(crate) left: Option<Duration>,
     pub(crate) ban: Ban,
 }
 
@@ -111,6 +113,11 @@ impl Filter {
         parse_list(&json, SystemTime::now()).with_context(|| format!("in `sip-filter list`: {json}"))
     }
 
+    /// The rules of the alarms so far.
+    pub(crate) fn alarms(&self) -> Result<Vec<String>> {
+        Ok(parse_alarms(&self.ask(&["events", "-n", "1000", "-o", "json"])?))
+    }
+
     /// What `sip-filter status` says, for people.
     pub(crate) fn status(&self) -> Result<String> {
         self.ask(&["status"])
@@ -149,6 +156,21 @@ pub(crate) fn scrape(edge: &Netns) -> Result<String> {
     .with_context(|| format!("metrics at {METRICS}"))
 }
 
+/// Events are a list in an object, or one a line.
+fn parse_alarms(json: &str) -> Vec<String> {
+    let whole: Value = serde_json::from_str(json).unwrap_or_default();
+    let lines = json.lines().filter_map(|line| serde_json::from_str(line).ok());
+    let events: Vec<Value> = match whole["events"].as_array() {
+        Some(events) => events.clone(),
+        None => lines.collect(),
+    };
+    events
+        .iter()
+        .filter(|event| event["kind"] == "alarm")
+        .map(|event| event["rule"].as_str().unwrap_or("no rule").to_owned())
+        .collect()
+}
+
 fn parse_list(json: &str, now: SystemTime) -> Result<Vec<Listed>> {
     let value: Value = serde_json::from_str(json)?;
     let bans = value["bans"].as_array().context("no `bans`")?;
@@ -164,8 +186,10 @@ fn parse_list(json: &str, now: SystemTime) -> Result<Vec<Listed>> {
             // A time in whole seconds may lie up to one before the ban: then it counts from when we saw it.
             let at = if created.contains('.') { created_at } else { now };
             let rule = ban["rule"].as_str().unwrap_or("no rule").to_owned();
+            let left = ban["expires_in_seconds"].as_u64().map(Duration::from_secs);
             Ok(Listed {
                 target,
+                left,
                 ban: Ban { at, rule },
             })
         })
@@ -193,6 +217,17 @@ mod tests {
         );
         assert!(bans[1].covers("2001:db8:bad::15".parse().unwrap()));
         assert_eq!(bans[1].ban.at, now);
+    }
+
+    #[test]
+    fn alarms_are_found_in_either_form() {
+        let event = r#"{"time":"2026-01-02T03:04:05Z","kind":"alarm","rule":"distributed-auth"}"#;
+        let other = r#"{"kind":"ban","rule":"garbage"}"#;
+        assert_eq!(parse_alarms(&format!("{other}\n{event}\n")), ["distributed-auth"]);
+        assert_eq!(
+            parse_alarms(&format!("{{\"events\":[{event},{other}]}}")),
+            ["distributed-auth"]
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! loses a call or a registration. Without the filter the same run fails, which shows that it can.
 
 mod attacker;
-mod filter;
+pub(crate) mod filter;
 mod phones;
 mod verdict;
 mod view;

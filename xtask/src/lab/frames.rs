@@ -43,7 +43,11 @@ impl Link {
     ///
     /// # Errors
     /// If the interface goes away.
-    pub fn receive(&mut self, limit: Duration, wanted: impl Fn(&[u8]) -> bool) -> Result<Option<Vec<u8>>> {
+    pub fn receive(
+        &mut self,
+        limit: Duration,
+        mut wanted: impl FnMut(&[u8]) -> bool,
+    ) -> Result<Option<Vec<u8>>> {
         let start = Instant::now();
         let mut buffer = vec![0; 65_536];
         while start.elapsed() < limit {

@@ -29,7 +29,41 @@ pub struct KamailioConfig {
     /// Whether a REGISTER for an unknown user gets 404 at once, as careless servers do, instead of a challenge
     /// that tells nothing.
     pub reveal_unknown_users: bool,
+    /// Whether it defends itself.
+    pub guard: Guard,
 }
+
+/// Kamailio's own means against attackers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Guard {
+    /// None.
+    #[default]
+    None,
+    /// What the `kamailio.cfg` it comes with does with `WITH_ANTIFLOOD`: pike, a ban of 300 s, and silence
+    /// towards the User-Agents of some scanners.
+    Stock,
+}
+
+/// What Kamailio logs when [`Guard::Stock`] bans an address, up to that address.
+pub const PIKE_ALERT: &str = "ALERT: pike blocking ";
+
+/// Modules and parameters of the stock configuration, and the tests at the head of its routing.
+const STOCK_MODULES: &str = "loadmodule \"pike.so\"
+modparam(\"pike\", \"sampling_time_unit\", 2)
+modparam(\"pike\", \"reqs_density_per_unit\", 16)
+modparam(\"pike\", \"remove_latency\", 4)
+modparam(\"htable\", \"htable\", \"ipban=>size=8;autoexpire=300;\")
+";
+const STOCK_GUARD: &str = "\tif (src_ip != myself) {
+		if ($sht(ipban=>$si) != $null) exit;
+		if (!pike_check_req()) {
+			xlog(\"L_ALERT\", \"ALERT: pike blocking $si ($rm from $fu)\\n\");
+			$sht(ipban=>$si) = 1;
+			exit;
+		}
+	}
+	if ($ua =~ \"friendly|scanner|sipcli|sipvicious|VaxSIPUserAgent|pplsip\") exit;
+";
 
 impl KamailioConfig {
     /// The configuration file.
@@ -45,7 +79,7 @@ impl KamailioConfig {
             let _ = writeln!(users, "\t$sht(users=>{name}) = \"{password}\";");
         }
         let unknown = if self.reveal_unknown_users {
-            "\t\tif ($sht(users=>$tU) == $null) {\n\t\t\tsl_send_reply(\"404\", \"Not Found\");\n\t\t\texit;\n\t\t}"
+            "\t\tif ($sht(users=>$tU) == $null) {\n\t\t\txlog(\"L_NOTICE\", \"$Tf: unknown user $tU from $si\\n\");\n\t\t\tsl_send_reply(\"404\", \"Not Found\");\n\t\t\texit;\n\t\t}"
         } else {
             ""
         };
@@ -57,7 +91,13 @@ impl KamailioConfig {
         forward.push_str(
             "\t\tif ($du == $null) {\n\t\t\tsl_send_reply(\"404\", \"Not Found\");\n\t\t\texit;\n\t\t}",
         );
+        let (modules, guard) = match self.guard {
+            Guard::None => ("", ""),
+            Guard::Stock => (STOCK_MODULES, STOCK_GUARD),
+        };
         TEMPLATE
+            .replace("@MODULES@", modules)
+            .replace("@GUARD@", guard)
             .replace("@LISTEN@", &listen)
             .replace("@USERS@", &users)
             .replace("@UNKNOWN@", unknown)
@@ -98,6 +138,12 @@ impl Kamailio {
     /// If it isn't running.
     pub fn check(&mut self) -> Result<()> {
         self.process.check()
+    }
+
+    /// Where its log is.
+    #[must_use]
+    pub fn log_file(&self) -> &Path {
+        self.process.log_file()
     }
 
     /// What it logged.

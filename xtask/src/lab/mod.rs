@@ -5,8 +5,10 @@
 //!
 //! Traffic stays inside the namespaces made here, and every generator is bounded in count and in time.
 
+pub mod client;
 pub mod command;
 pub mod counters;
+pub mod digest;
 pub mod frames;
 pub mod interrupt;
 pub mod kamailio;
@@ -16,6 +18,7 @@ pub mod process;
 pub mod scanners;
 pub mod sipp;
 pub mod site;
+pub mod spoof;
 pub mod topology;
 pub mod traffic;
 pub mod wait;

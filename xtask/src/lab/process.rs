@@ -70,6 +70,12 @@ impl Process {
         self.child.id()
     }
 
+    /// Where that is kept which it writes.
+    #[must_use]
+    pub fn log_file(&self) -> &Path {
+        &self.log
+    }
+
     /// What it wrote so far.
     #[must_use]
     pub fn log(&self) -> String {

@@ -8,6 +8,30 @@ use anyhow::Result;
 
 use super::{Netns, Process, WorkDir};
 
+/// How a scan hides what it is made with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Disguise {
+    /// Not at all: `User-Agent: friendly-scanner`.
+    #[default]
+    None,
+    /// The tool's own option: compact header names and no User-Agent.
+    Compact,
+    /// Another User-Agent, by one changed line in the tool, as attackers use it.
+    Agent(&'static str),
+}
+
+/// Starts the tool named first with another default of `makeRequest` for the User-Agent named second.
+const OTHER_AGENT: &str = "
+import importlib, os, shutil, sys
+tool, agent = sys.argv[1:3]
+sys.argv = [tool] + sys.argv[3:]
+sys.path.insert(0, os.path.dirname(os.path.realpath(shutil.which(tool))))
+module = importlib.import_module('sipvicious.' + tool)
+request = importlib.import_module('sipvicious.libs.svhelper').makeRequest
+request.__defaults__ = tuple(agent if d == 'friendly-scanner' else d for d in request.__defaults__)
+module.main()
+";
+
 /// One scan.
 #[derive(Debug, Clone)]
 pub enum Scan {
@@ -80,10 +104,35 @@ impl Scan {
     /// # Errors
     /// If it can't be started.
     pub fn start(&self, netns: &Netns, dir: &WorkDir, name: &str, limit: Duration) -> Result<Process> {
+        self.start_disguised(netns, dir, name, limit, Disguise::None)
+    }
+
+    /// Starts the scan in disguise.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    pub fn start_disguised(
+        &self,
+        netns: &Netns,
+        dir: &WorkDir,
+        name: &str,
+        limit: Duration,
+        disguise: Disguise,
+    ) -> Result<Process> {
         let scan = self.command();
         let mut command = Command::new("timeout");
         command.args(["--kill-after=1", &limit.as_secs().max(1).to_string()]);
-        command.arg(scan.get_program()).args(scan.get_args());
+        if let Disguise::Agent(agent) = disguise {
+            // The interpreter that Debian's package runs on, whatever else is in PATH.
+            command.args(["/usr/bin/python3", "-c", OTHER_AGENT]);
+            command.arg(scan.get_program()).arg(agent);
+        } else {
+            command.arg(scan.get_program());
+        }
+        command.args(scan.get_args());
+        if disguise == Disguise::Compact {
+            command.arg("-c");
+        }
         if self.is_ipv6() {
             command.arg("-6");
         }

@@ -9,6 +9,7 @@ use anyhow::Result;
 
 use super::{
     Kamailio, KamailioConfig, Topology, WorkDir,
+    kamailio::Guard,
     sipp::{Phone, Sipp},
 };
 
@@ -42,6 +43,21 @@ impl Site {
         users: &[Phone],
         limit: Duration,
     ) -> Result<Self> {
+        Self::guarded(role, phones, attackers, users, limit, Guard::None)
+    }
+
+    /// The same with a server that defends itself.
+    ///
+    /// # Errors
+    /// If a program is missing or doesn't come up.
+    pub fn guarded(
+        role: &str,
+        phones: &[u8],
+        attackers: &[u8],
+        users: &[Phone],
+        limit: Duration,
+        guard: Guard,
+    ) -> Result<Self> {
         let dir = WorkDir::new(role)?;
         let topology = Topology::new(&SERVERS, phones, attackers)?;
         let targets = [Self::server_v4(), Self::server_v6()].map(|ip| SocketAddr::new(ip.ip(), ANSWER_PORT));
@@ -59,6 +75,7 @@ impl Site {
                 .collect(),
             call_targets: targets.to_vec(),
             reveal_unknown_users: true,
+            guard,
         };
         let kamailio = Kamailio::start(&topology.edge, &dir, &config)?;
         Ok(Self {

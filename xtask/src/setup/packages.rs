@@ -34,7 +34,7 @@ const fn server(command: &'static str, package: &'static str, reason: &'static s
     }
 }
 
-static PROGRAMS: [Program; 13] = [
+static PROGRAMS: [Program; 14] = [
     program("ip", "iproute2", "network namespaces and virtual links"),
     program("nft", "nftables", "the firewall to compare with"),
     program(
@@ -50,6 +50,11 @@ static PROGRAMS: [Program; 13] = [
     program("sipsak", "sipsak", "single SIP requests"),
     program("svmap", "sipvicious", "the scanner that real servers see"),
     server("kamailio", "kamailio", "a real SIP server to protect"),
+    server(
+        "fail2ban-server",
+        "fail2ban",
+        "the protection that most operators use, to compare with",
+    ),
     server(
         "prometheus-node-exporter",
         "prometheus-node-exporter",

@@ -1,0 +1,278 @@
+//! The scenarios, all of them, as data.
+
+use std::time::Duration;
+
+use xtask::lab::{scanners::Disguise, sipp::Flood};
+
+use super::{
+    attack::{Attack, Name},
+    customers::Habit,
+};
+
+/// The User-Agent of a scanner that wants to pass as a desk phone.
+const DESK_PHONE: &str = "Yealink SIP-T46S 66.86.0.15";
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Something that happens to the server.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scenario {
+    /// Its name, for `--only` and the table.
+    pub(super) name: &'static str,
+    /// What happens.
+    pub(super) play: Play,
+    /// Over IPv6.
+    pub(super) v6: bool,
+    /// Whether `--quick` plays it.
+    pub(super) quick: bool,
+    /// How much of the machine it takes; see [`super::CAPACITY`].
+    pub(super) weight: u32,
+}
+
+/// Who is on the stage beside the phones that always are.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Play {
+    Attack(Attack),
+    Customer(Habit),
+}
+
+/// What it takes to say that an attack was stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Goal {
+    /// The server answers the attacker no more for this long, while the attacker goes on.
+    NoAnswer(Duration),
+    /// Nothing of it reaches the server any more, for what is never answered.
+    NoPacket(Duration),
+    /// At most [`super::judge::CONTAINED`] of it reach the server: nobody can be banned for forged packets.
+    Contained,
+}
+
+const fn attack(name: &'static str, attack: Attack) -> Scenario {
+    Scenario {
+        name,
+        play: Play::Attack(attack),
+        v6: false,
+        quick: false,
+        weight: 2,
+    }
+}
+
+const fn customer(name: &'static str, habit: Habit) -> Scenario {
+    Scenario {
+        name,
+        play: Play::Customer(habit),
+        v6: false,
+        quick: false,
+        weight: 1,
+    }
+}
+
+impl Scenario {
+    const fn v6(mut self) -> Self {
+        self.v6 = true;
+        self
+    }
+
+    const fn quick(mut self) -> Self {
+        self.quick = true;
+        self
+    }
+
+    const fn weight(mut self, weight: u32) -> Self {
+        self.weight = weight;
+        self
+    }
+
+    pub(super) fn goal(&self) -> Option<Goal> {
+        let Play::Attack(attack) = self.play else {
+            return None;
+        };
+        Some(match attack {
+            Attack::Guess { every, .. } => Goal::NoAnswer(every * 3 + SECOND),
+            Attack::Garbage => Goal::NoPacket(SECOND * 6),
+            Attack::Spoof { .. } => Goal::Contained,
+            _ => Goal::NoAnswer(SECOND * 6),
+        })
+    }
+
+    /// How long an attack goes on unless it is stopped before.
+    pub(super) fn limit(&self, brief: bool) -> Duration {
+        match self.play {
+            Play::Attack(Attack::Guess { every, sources: 1 }) => every * 15,
+            Play::Attack(Attack::Guess { every, .. }) => every * 16,
+            _ if brief => SECOND * 12,
+            // The rate may be more than the machine can send.
+            Play::Attack(Attack::Spoof { count, .. }) if count > 500_000 => SECOND * 40,
+            Play::Attack(Attack::Spoof { .. }) => SECOND * 24,
+            _ => SECOND * 20,
+        }
+    }
+
+    /// Whether it looks for accounts or passwords.
+    pub(super) fn guesses(&self) -> bool {
+        matches!(
+            self.play,
+            Play::Attack(Attack::War(_) | Attack::Crack(_) | Attack::Guess { .. })
+        )
+    }
+
+    /// What happens, in a sentence.
+    pub(super) fn story(&self) -> String {
+        let story = match self.play {
+            Play::Attack(attack) => match attack {
+                Attack::Map => "svmap looks for servers (OPTIONS)".to_owned(),
+                Attack::War(disguise) => format!("svwar tries 1,020 extensions (REGISTER){}", how(disguise)),
+                Attack::Crack(disguise) => {
+                    format!("svcrack tries 9,000 passwords of an account (REGISTER){}", how(disguise))
+                }
+                Attack::Guess { sources: 1, every } => {
+                    format!("one password every {} s from one address", every.as_secs())
+                }
+                Attack::Guess { sources, every } => format!(
+                    "{sources} addresses try passwords of one account, each one every {} s",
+                    every.as_secs()
+                ),
+                Attack::Flood(flood, rate) => format!("{rate} {flood:?} requests a second from one address"),
+                Attack::Spoof { whose, rate, count } => {
+                    let name = match whose {
+                        Name::Customer => "in the name of a registered customer",
+                        Name::Stranger => "in the name of an uninvolved address",
+                        Name::Everybody => return format!(
+                            "{rate} forged requests a second, {count} at most, each from another address"
+                        ),
+                    };
+                    format!("{rate} forged requests a second {name}")
+                }
+                Attack::DialPlan => "an unregistered caller tries 2 numbers a second with 16 prefixes".to_owned(),
+                Attack::Garbage => "100 packets of random bytes a second".to_owned(),
+            },
+            Play::Customer(habit) => match habit {
+                Habit::Office => "80 phones behind one address register at once after an outage, and again".to_owned(),
+                Habit::Watching => "a PBX sends OPTIONS each second".to_owned(),
+                Habit::Mistyped => "a phone sends a wrong password once, then the right one".to_owned(),
+                Habit::WrongPassword => {
+                    "a phone sends a wrong password each minute for nine minutes, then the right one".to_owned()
+                }
+                Habit::CallCentre => "a registered call centre sends 50 INVITEs a second (25 calls)".to_owned(),
+                Habit::KeepAlives => {
+                    "a registered phone, CRLF, STUN and a WireGuard tunnel (20 packets a second) on the SIP port"
+                        .to_owned()
+                }
+                Habit::Fragments => "calls with INVITEs of over 4,000 bytes, in fragments".to_owned(),
+                Habit::LongUri => "calls with a Request-URI of over 600 bytes".to_owned(),
+            },
+        };
+        if self.v6 {
+            format!("{story}, over IPv6")
+        } else {
+            story
+        }
+    }
+}
+
+fn how(disguise: Disguise) -> String {
+    match disguise {
+        Disguise::None => String::new(),
+        Disguise::Compact => ", compact headers, no User-Agent".to_owned(),
+        Disguise::Agent(agent) => format!(", as `{agent}`"),
+    }
+}
+
+const AGENT: Disguise = Disguise::Agent(DESK_PHONE);
+const SLOW: Attack = Attack::Guess {
+    sources: 1,
+    every: Duration::from_secs(20),
+};
+const DISTRIBUTED: Attack = Attack::Guess {
+    sources: 50,
+    every: Duration::from_secs(2),
+};
+
+const fn spoof(whose: Name) -> Attack {
+    Attack::Spoof {
+        whose,
+        rate: 1000,
+        count: 100_000,
+    }
+}
+
+const MILLION: Attack = Attack::Spoof {
+    whose: Name::Everybody,
+    rate: 50_000,
+    count: 1_000_000,
+};
+const THOUSANDS: Attack = Attack::Spoof {
+    whose: Name::Everybody,
+    rate: 3_000,
+    count: 100_000,
+};
+
+/// All of them, in the order of the table.
+pub(super) const ALL: &[Scenario] = &[
+    attack("svmap", Attack::Map).quick(),
+    attack("svmap-v6", Attack::Map).v6(),
+    attack("svwar", Attack::War(Disguise::None)).quick(),
+    attack("svwar-compact", Attack::War(Disguise::Compact)),
+    attack("svwar-agent", Attack::War(AGENT)).quick(),
+    attack("svwar-v6", Attack::War(Disguise::None)).v6(),
+    attack("svcrack", Attack::Crack(Disguise::None)),
+    attack("svcrack-compact", Attack::Crack(Disguise::Compact)),
+    attack("svcrack-agent", Attack::Crack(AGENT)).quick(),
+    attack("svcrack-v6", Attack::Crack(Disguise::None)).v6(),
+    attack("slow-guessing", SLOW).weight(0),
+    attack("slow-guessing-v6", SLOW).v6().weight(0),
+    attack("distributed-guessing", DISTRIBUTED).quick(),
+    attack("flood-register", Attack::Flood(Flood::Register, 1000)).weight(4),
+    attack("flood-register-v6", Attack::Flood(Flood::Register, 1000))
+        .v6()
+        .weight(4),
+    attack("flood-invite", Attack::Flood(Flood::Invite, 1000))
+        .quick()
+        .weight(4),
+    attack("flood-invite-v6", Attack::Flood(Flood::Invite, 1000))
+        .v6()
+        .weight(4),
+    attack("flood-options", Attack::Flood(Flood::Options, 1000)).weight(4),
+    attack("spoofed-customer", spoof(Name::Customer))
+        .quick()
+        .weight(4),
+    attack("spoofed-customer-v6", spoof(Name::Customer))
+        .v6()
+        .weight(4),
+    attack("spoofed-stranger", spoof(Name::Stranger)).weight(4),
+    attack("spoofed-thousands", THOUSANDS).quick().weight(4),
+    attack("spoofed-million", MILLION).weight(super::CAPACITY),
+    attack("spoofed-million-v6", MILLION).v6().weight(super::CAPACITY),
+    attack("dial-plan", Attack::DialPlan).quick().weight(1),
+    attack("dial-plan-v6", Attack::DialPlan).v6().weight(1),
+    attack("garbage", Attack::Garbage).quick().weight(1),
+    customer("office", Habit::Office).quick(),
+    customer("office-v6", Habit::Office).v6(),
+    customer("pbx-options", Habit::Watching).quick(),
+    customer("mistyped-password", Habit::Mistyped).quick(),
+    customer("wrong-password", Habit::WrongPassword).weight(0),
+    customer("call-centre", Habit::CallCentre).quick().weight(2),
+    customer("call-centre-v6", Habit::CallCentre).v6().weight(2),
+    customer("keep-alives", Habit::KeepAlives).quick(),
+    customer("fragments", Habit::Fragments),
+    customer("fragments-v6", Habit::Fragments).v6(),
+    customer("long-uri", Habit::LongUri),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_some_are_quick() {
+        let names: std::collections::HashSet<_> = ALL.iter().map(|scenario| scenario.name).collect();
+        assert_eq!(names.len(), ALL.len());
+        assert!(
+            ALL.iter()
+                .any(|scenario| scenario.quick && scenario.goal().is_some())
+        );
+        assert!(
+            ALL.iter()
+                .all(|scenario| scenario.weight <= super::super::CAPACITY)
+        );
+    }
+}
