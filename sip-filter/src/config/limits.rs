@@ -177,15 +177,17 @@ impl Limits {
         garbage: LimitSetting::per_second(2_000, 10_000),
     };
 
+    // Registered customers are trusted and take no part; what remains are first registrations, calls from sources
+    // nobody knows, and forgers.
     const BUDGET: Self = Self {
-        register: LimitSetting::per_second(5_000, 10_000),
-        invite: LimitSetting::per_second(2_000, 4_000),
-        options: LimitSetting::per_second(2_000, 4_000),
-        subscribe: LimitSetting::per_second(2_000, 4_000),
-        other: LimitSetting::per_second(10_000, 20_000),
+        register: LimitSetting::per_second(200, 2_000),
+        invite: LimitSetting::per_second(500, 2_000),
+        options: LimitSetting::per_second(200, 1_000),
+        subscribe: LimitSetting::per_second(200, 2_000),
+        other: LimitSetting::per_second(2_000, 5_000),
         response: LimitSetting::per_second(10_000, 20_000),
         keepalive: LimitSetting::per_second(20_000, 40_000),
-        garbage: LimitSetting::per_second(5_000, 10_000),
+        garbage: LimitSetting::per_second(500, 1_000),
     };
 
     /// The limit of a class.
@@ -285,7 +287,7 @@ mod tests {
         let trusted: TrustedLimits = toml::from_str(text).unwrap();
         assert_eq!(trusted.0.register, LimitSetting::per_second(30, 4_000));
         let budget: Budget = toml::from_str(text).unwrap();
-        assert_eq!(budget.0.register, LimitSetting::per_second(30, 10_000));
+        assert_eq!(budget.0.register, LimitSetting::per_second(30, 2_000));
         for class in Class::ALL {
             let (plain, trusted) = (Limits::PLAIN.of(class), Limits::TRUSTED.of(class));
             let rate = |limit: LimitSetting| limit.rate.0.unwrap().count;

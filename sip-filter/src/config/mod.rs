@@ -231,7 +231,7 @@ mod tests {
         );
         assert_eq!(
             kernel.unknown_budget[Class::Options as usize],
-            abi::Limit::new(1, 1_000_000_000, 4_000)
+            abi::Limit::new(1, 1_000_000_000, 1_000)
         );
         assert_eq!(kernel.responses_per_source, 64);
     }
