@@ -242,7 +242,8 @@ impl Report {
 
     fn write_human(&self, text: &mut String, limit: usize) -> std::fmt::Result {
         let Self { packets, sources, .. } = self;
-        write!(text, "{packets} packets")?;
+        let plural = if *packets == 1 { "" } else { "s" };
+        write!(text, "{packets} packet{plural}")?;
         if let (Some(first), Some(last)) = (self.first_seen, self.last_seen) {
             write!(text, " from {} to {}", rfc3339(first), rfc3339(last))?;
         }

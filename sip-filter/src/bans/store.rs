@@ -1,6 +1,7 @@
 //! The durable copy of the ban list, the allow-list, the history, and of what is known of sources.
 
 use std::{
+    os::unix::fs::PermissionsExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     time::Duration,
@@ -354,6 +355,9 @@ fn open(path: &Path) -> Result<Database, StoreError> {
         tracing::warn!(path = %path.display(), "the store was damaged and has been repaired");
     }
     check_schema(&database, path)?;
+    // Who was banned and trusted is nobody else's business; the directory's mode alone should not have to keep it.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .map_err(|error| failed(path, error))?;
     Ok(database)
 }
 

@@ -237,7 +237,7 @@ pub(super) async fn events(client: &Client, args: EventsArgs, out: &mut Out) -> 
 
 fn event_line(event: &Event) -> String {
     format!(
-        "{} {:<9} {}{}",
+        "{} {:<14} {}{}",
         stamp(event.time),
         clean(&event.kind),
         if event.shadow { "(not enforced) " } else { "" },

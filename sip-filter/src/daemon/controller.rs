@@ -72,6 +72,8 @@ pub struct Totals {
 /// See the module.
 pub struct Controller {
     pub(super) config: Config,
+    /// The mode the configuration asked for when it was last read; a command may have changed it since.
+    pub(super) loaded_simulate: bool,
     pub(super) list: BanList,
     pub(super) policy: Policy,
     pub(super) known: KnownState,
@@ -123,6 +125,7 @@ impl Controller {
         let known = KnownState::new(&config, loaded.trust, loaded.proof, clock);
         let mut controller = Self {
             known,
+            loaded_simulate: config.simulate,
             config,
             list,
             policy,

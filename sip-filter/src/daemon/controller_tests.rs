@@ -414,6 +414,25 @@ fn a_reload_changes_what_it_can_and_names_the_rest() {
 }
 
 #[test]
+fn a_reload_for_something_else_keeps_the_mode_an_operator_chose() {
+    let simulating = || Config {
+        simulate: true,
+        ..Config::default()
+    };
+    let mut bench = Bench::new(simulating());
+    assert!(bench.controller.set_simulate(false, bench.clock).unwrap());
+    bench.controller.reload(simulating(), bench.clock).unwrap();
+    assert!(
+        !bench.controller.config().simulate,
+        "the file says what it said before"
+    );
+    bench.controller.reload(Config::default(), bench.clock).unwrap();
+    assert!(!bench.controller.config().simulate);
+    bench.controller.reload(simulating(), bench.clock).unwrap();
+    assert!(bench.controller.config().simulate, "the file changed its mind");
+}
+
+#[test]
 fn floods_are_reported_once_a_minute_and_not_endlessly() {
     use sip_filter_common::sip::Class;
     let mut bench = Bench::new(Config::default());

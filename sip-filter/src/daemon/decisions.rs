@@ -299,7 +299,12 @@ impl Controller {
     /// [`ControlError`] if an interface does not take it; the configuration before is then in force.
     pub fn reload(&mut self, new: Config, clock: Clock) -> Result<Reloaded, ControlError> {
         let restart = self.config.restart_needed(&new);
-        let effective = self.config.reloaded(new);
+        let wanted = new.simulate;
+        let mut effective = self.config.reloaded(new);
+        if wanted == self.loaded_simulate {
+            // The file says what it said before; the mode an operator chose since stays.
+            effective.simulate = self.config.simulate;
+        }
         let (old_config, old_policy) = (self.config.clone(), self.policy.clone());
         self.policy.configure(&effective);
         let result: Result<(), ControlError> = self
@@ -314,6 +319,7 @@ impl Controller {
             }
             return Err(error);
         }
+        self.loaded_simulate = wanted;
         if old_config.trust != self.config.trust {
             self.configure_known();
         }
