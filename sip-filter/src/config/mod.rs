@@ -233,7 +233,7 @@ mod tests {
             kernel.unknown_budget[Class::Options as usize],
             abi::Limit::new(1, 1_000_000_000, 1_000)
         );
-        assert_eq!(kernel.responses_per_source, 64);
+        assert_eq!(kernel.responses_per_source, 512);
     }
 
     /// Dotted keys of all values in a table.

@@ -184,9 +184,9 @@ impl Default for Events {
     fn default() -> Self {
         Self {
             snapshot_bytes: 768,
-            per_source: 64,
-            per_window: 1_024,
-            responses_per_source: 64,
+            per_source: 512,
+            per_window: 4_096,
+            responses_per_source: 512,
         }
     }
 }

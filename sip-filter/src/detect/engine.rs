@@ -163,6 +163,10 @@ impl Engine {
     pub fn observe(&mut self, observation: &Observation<'_>, conclusions: &mut Vec<Conclusion>) {
         self.observations += 1;
         let target = self.target(observation.source);
+        if observation.count > 1 && observation.kind != EventKind::OverLimit {
+            // It stands for others that were not shown, the answers to challenges perhaps among them.
+            self.forgive_unanswered(target);
+        }
         match observation.kind {
             EventKind::Response => self.response(observation, target, conclusions),
             EventKind::Snapshot | EventKind::OverLimit => {

@@ -101,6 +101,13 @@ impl Trials {
         }
     }
 
+    /// The source answers challenges, or its answers may have been missed: what is open with it may yet go well.
+    pub(super) fn forgive_unanswered(&mut self) {
+        for trial in self.0.iter_mut().filter(|trial| trial.state == State::Challenged) {
+            trial.state = State::Open;
+        }
+    }
+
     /// Success: forgets this one, and all that somebody else may have sent.
     pub(super) fn succeeded(&mut self, what: u64) {
         self.0

@@ -126,7 +126,7 @@ settings! {
     slow_threshold: u64 = 20,
     /// How long a challenged source may take to send credentials.
     #[serde(with = "crate::units::duration")]
-    patience: Duration = Duration::from_secs(2),
+    patience: Duration = Duration::from_secs(5),
 }
 
 settings! {
@@ -136,7 +136,7 @@ settings! {
     variants: u64 = 5,
     /// How long a challenged source may take to send credentials.
     #[serde(with = "crate::units::duration")]
-    patience: Duration = Duration::from_secs(2),
+    patience: Duration = Duration::from_secs(5),
 }
 
 settings! {

@@ -44,6 +44,8 @@ impl Engine {
         let shown = self.exchanges.credentials(target, &message, time);
         if shown.as_ref().is_some_and(|shown| shown.ours) {
             self.prove(target, Proof::Nonce, time, conclusions);
+            // Slow phones on a bad line answer late, one after the other.
+            self.forgive_unanswered(target);
         }
         if shown.is_none() && matches!(class, Class::OtherRequest | Class::Subscribe) {
             return;
@@ -255,6 +257,14 @@ impl Engine {
             };
             trials.clear();
             scan.samples = Vec::new();
+        }
+    }
+
+    /// Takes back what a source is suspected of only because no answer to a challenge was seen.
+    pub(super) fn forgive_unanswered(&mut self, target: Target) {
+        if let Some(scan) = self.scans.get_mut(&target) {
+            scan.accounts.forgive_unanswered();
+            scan.numbers.forgive_unanswered();
         }
     }
 

@@ -60,6 +60,42 @@ fn eighty_phones_behind_one_address_register_at_once() {
     }
 }
 
+/// Their answers were not shown to the engine, only counted: what was not seen must not count against anybody.
+#[test]
+fn answers_that_were_not_shown_are_not_abandoned_challenges() {
+    for (kind, class) in [
+        (EventKind::Snapshot, Class::Register),
+        (EventKind::Response, Class::Response),
+    ] {
+        let mut site = Site::new();
+        for phone in 0..64 {
+            site.begin(source(1), &format!("{phone}"));
+        }
+        site.wait(67);
+        site.missed(source(1), kind, class, 96);
+        site.wait(10_000);
+        site.begin(source(1), "again");
+        assert_eq!(site.bans(), [], "{kind:?}");
+    }
+}
+
+/// Forty phones on a bad line, each of which takes longer to answer than anybody should wait.
+#[test]
+fn late_answers_take_back_what_was_taken_for_abandoned() {
+    let mut site = Site::new();
+    let challenged: Vec<_> = (0..40)
+        .map(|phone| site.begin(source(1), &format!("{phone}")))
+        .collect();
+    site.wait(8_000);
+    for (phone, challenged) in challenged.iter().enumerate() {
+        site.finish(source(1), &format!("{phone}"), challenged, true);
+        site.wait(50);
+    }
+    assert_eq!(site.bans(), []);
+    let standing = site.engine.standing(site.engine.target(source(1)), site.now);
+    assert_eq!(standing.accounts, 40);
+}
+
 #[test]
 fn one_phone_in_an_office_tries_a_wrong_password_for_ever() {
     let mut site = Site::new();

@@ -48,6 +48,17 @@ impl Site {
         self.engine.observe(&observation, &mut self.said);
     }
 
+    /// A packet that stands for others that were not shown.
+    pub(super) fn missed(&mut self, from: IpAddr, kind: EventKind, class: Class, count: u32) {
+        let observation = Observation {
+            kind,
+            count,
+            payload: b"",
+            ..packet(self.now, from, class)
+        };
+        self.engine.observe(&observation, &mut self.said);
+    }
+
     /// A request of `user` for `to`, with credentials that answer `nonce`.
     pub(super) fn ask(
         &mut self,
