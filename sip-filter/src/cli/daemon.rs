@@ -47,6 +47,7 @@ fn status_text(status: &Status, out: &Out) -> String {
             _ => out.alert("not attached"),
         };
         let egress = match (&interface.egress, &interface.egress_problem) {
+            _ if !interface.attached => String::new(),
             (Some(egress), _) => format!(", responses seen ({})", clean(egress)),
             (None, Some(why)) => format!(", {}: {}", out.alert("responses not seen"), clean(why)),
             (None, None) => String::new(),

@@ -24,8 +24,12 @@ use crate::{
     units,
 };
 
-/// Entries in one request: some megabytes, a fraction of a second for the daemon.
+/// Entries checked in one request, so that the progress shows.
 const CHUNK: usize = 10_000;
+
+/// Entries carried out in one request, all or none of them: some ten megabytes, and for so long no other change of the
+/// list. Longer lists are carried out in steps of this size.
+const WHOLE: usize = 100_000;
 
 /// Complaints printed one by one; the rest are only counted.
 const COMPLAINTS: usize = 20;
@@ -179,8 +183,9 @@ async fn send(
     let total = parsed.entries.len();
     let bar = progress(total, if dry_run { "checking" } else { "importing" }, out);
     let mut sum = ImportReport::default();
-    for (index, entries) in parsed.entries.chunks(CHUNK).enumerate() {
-        let done = index * CHUNK;
+    let size = if dry_run { CHUNK } else { WHOLE };
+    for (index, entries) in parsed.entries.chunks(size).enumerate() {
+        let done = index * size;
         let request = ImportRequest {
             entries: entries.to_vec(),
             dry_run,

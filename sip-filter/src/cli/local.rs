@@ -85,7 +85,9 @@ pub(super) fn detach(args: &DetachArgs, out: &mut Out) -> Result<Exit, Error> {
     match out.format {
         Format::Human if found => out.changed(format_args!("detached the filter from {interface}"))?,
         Format::Human => out.changed(format_args!(
-            "no filter is attached to {interface}; nothing changed"
+            "nothing is pinned for {interface} under {}; nothing changed (`ip link show dev {interface}` shows programs \
+             from elsewhere)",
+            pin_root.display()
         ))?,
         Format::Json => out.json(&Detached {
             schema_version: SchemaVersion,

@@ -96,6 +96,8 @@ pub struct Controller {
     pub(super) captures: usize,
     /// Writing back failed: tables may differ from the list.
     pub(super) dirty: bool,
+    /// Interfaces from which the filter was lost, and which were reported.
+    pub(super) lost: HashSet<String>,
 }
 
 impl std::fmt::Debug for Controller {
@@ -141,6 +143,7 @@ impl Controller {
             floods: (Duration::ZERO, 0),
             captures: 0,
             dirty: false,
+            lost: HashSet::new(),
         };
         controller.expire(clock);
         controller
@@ -415,6 +418,23 @@ impl Controller {
     #[must_use]
     pub fn agrees(&self) -> bool {
         !self.dirty
+    }
+
+    /// Reports interfaces from which the filter was lost: deleted, or renamed. Bans of them are not in force.
+    pub(super) fn look_for_lost_interfaces(&mut self) {
+        for plane in &self.planes {
+            let name = plane.name();
+            if plane.xdp_mode().is_some() {
+                if self.lost.remove(name) {
+                    tracing::info!(interface = name, "the filter is attached again");
+                }
+            } else if self.lost.insert(name.to_owned()) {
+                tracing::error!(
+                    interface = name,
+                    "the filter is not attached any more: nothing is filtered there; restart the daemon to attach it again"
+                );
+            }
+        }
     }
 
     /// Number of bans by origin, scope and family (`ipv4`, `ipv6`), for metrics.

@@ -227,6 +227,9 @@ async fn regular_work(handle: ControlHandle, shutdown: CancellationToken) {
                 controller.expire(clock);
                 controller.harvest_hits(clock);
                 controller.save_known(clock);
+                if own.is_some() {
+                    controller.look_for_lost_interfaces();
+                }
                 match own {
                     Some(Ok(own)) => controller.set_own(own),
                     Some(Err(error)) => tracing::warn!(%error, "cannot list the addresses of this host"),

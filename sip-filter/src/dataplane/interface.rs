@@ -337,7 +337,7 @@ fn check_kernel() -> Result<(), DataplaneError> {
     Err(DataplaneError::Kernel { found })
 }
 
-fn no_interface(name: &str) -> DataplaneError {
+pub(super) fn no_interface(name: &str) -> DataplaneError {
     let known = nix::net::if_::if_nameindex()
         .map(|names| {
             let names = names

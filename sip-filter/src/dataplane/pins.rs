@@ -9,35 +9,63 @@ use std::{
 
 use nix::{
     fcntl::{Flock, FlockArg},
+    net::if_::if_nametoindex,
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 use sip_filter_common::abi::ABI_VERSION;
 
 use super::{
     DataplaneError, LoadedProgram,
+    interface::no_interface,
     program::{PINNED, map_data},
 };
 
 const LINK: &str = "link";
 
-/// Removes whatever a daemon left attached to an interface. Returns whether there was anything.
+/// Removes whatever a daemon left attached to an interface. Returns whether there was anything under this root.
 ///
 /// # Errors
-/// If a daemon still holds the interface, or a pin cannot be removed.
+/// If a daemon still holds the interface, the pins cannot be read or removed, or there is neither such an interface nor
+/// anything pinned for it.
 pub fn detach(name: &str, pin_root: &Path) -> Result<bool, DataplaneError> {
     let mut found = false;
-    let versions = fs::read_dir(pin_root).into_iter().flatten().flatten();
-    for version in versions.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"v")) {
-        let directory = version.path().join(name);
-        if directory.is_dir() {
-            let Some(_lock) = lock(name, &directory)? else {
-                continue;
-            };
-            remove_pins(&directory)?;
-            found = true;
+    for version in entries(pin_root)? {
+        let directory = version.join(name);
+        if !entries(&version)?.contains(&directory) {
+            continue;
         }
+        let Some(_lock) = lock(name, &directory)? else {
+            continue;
+        };
+        remove_pins(&directory)?;
+        found = true;
+    }
+    if !found && if_nametoindex(name).is_err() {
+        return Err(no_interface(name));
     }
     Ok(found)
+}
+
+/// What a directory holds; nothing if it is not there.
+fn entries(directory: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
+    match fs::read_dir(directory) {
+        Ok(entries) => Ok(entries.flatten().map(|entry| entry.path()).collect()),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(Vec::new())
+        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(DataplaneError::Permission {
+            what: "read the pins",
+        }),
+        Err(error) => Err(DataplaneError::Pin {
+            path: directory.to_owned(),
+            source: error.into(),
+        }),
+    }
 }
 
 /// The directory of an interface's pins, held by a lock on it. One in which nothing was pinned goes again.

@@ -351,7 +351,7 @@ async fn events_come_line_by_line_and_end_with_the_daemon() {
     assert_eq!(ran.code, Some(0));
     assert_eq!(
         ran.stdout,
-        "2026-11-24T06:00:00Z ban       banned 203.0.113.7 for 1h: scanner-signature\n"
+        "2026-11-24T06:00:00Z ban            banned 203.0.113.7 for 1h: scanner-signature\n"
     );
     let mut child = spawn_follow(&daemon.socket);
     let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();

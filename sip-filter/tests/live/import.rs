@@ -107,26 +107,3 @@ fn a_list_that_does_not_fit_changes_nothing() {
     );
     assert!(passed(&rig, &banned).is_empty());
 }
-
-#[test]
-fn an_import_in_several_requests_says_how_far_it_came() {
-    if !usable(&[]) {
-        return;
-    }
-    let rig = Rig::new("import");
-    rig.config("main", "", "[tables]\nban4 = 12000");
-    let daemon = rig.start("main", &[]);
-    let list: String = (0..25_000_u32)
-        .map(|n| format!("{}\n", Ipv4Addr::from(0x0b00_0000 + n)))
-        .collect();
-    let file = rig.dir.write("list.txt", &list).unwrap();
-    let ran = daemon.ask(&["import", file.to_str().unwrap()]);
-    ran.refused(
-        5,
-        &[
-            "10000 of 25000 entries were imported before it failed",
-            "tables.ban4",
-        ],
-    );
-    assert_eq!(daemon.json(&["status"])["bans"], 10_000);
-}
