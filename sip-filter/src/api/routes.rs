@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{Query, State, rejection::QueryRejection},
+    extract::{DefaultBodyLimit, Query, State, rejection::QueryRejection},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -103,6 +103,8 @@ pub(super) fn router(service: Arc<dyn Service>, limits: &Limits, shutdown: Cance
         .method_not_allowed_fallback(|| async {
             Failure(ApiError::usage("this path does not take this method"))
         })
+        // The server has read the body within its own limits by now; axum's would be 2 MB for an import, too.
+        .layer(DefaultBodyLimit::disable())
         .with_state(shared)
 }
 
