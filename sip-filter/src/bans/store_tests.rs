@@ -271,10 +271,7 @@ fn fifty_thousand_bans_are_saved_in_few_transactions() {
     assert_eq!(store.load(clock(0), &boot).unwrap().bans.len(), 50_000);
     // A release build on an idle machine takes well under two seconds; one transaction a ban would take minutes. Between
     // them there is room for any machine that is busy with something else.
-    assert!(
-        took < Duration::from_secs(60),
-        "{took:?}"
-    );
+    assert!(took < Duration::from_secs(60), "{took:?}");
 }
 
 #[test]
