@@ -4,6 +4,7 @@ pub mod analyze;
 pub mod api;
 pub mod bans;
 pub mod cli;
+pub mod conditions;
 pub mod config;
 pub mod daemon;
 pub mod dataplane;

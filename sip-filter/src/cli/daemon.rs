@@ -335,8 +335,31 @@ pub(super) async fn health(client: &Client, out: &mut Out) -> Result<Exit, Error
                     clean(&check.message)
                 ))?;
             }
+            for condition in health
+                .conditions
+                .iter()
+                .filter(|condition| !condition.name.is_fault())
+            {
+                let name = condition.name.name();
+                let text = clean(&condition.text);
+                out.line(format_args!(
+                    "  {name}: {}: {text}; {}",
+                    out.alert("warning"),
+                    condition.remedy
+                ))?;
+            }
         }
         Format::Raw => {
+            for condition in &health.conditions {
+                let severity = condition.severity.name();
+                out.raw(&[
+                    "condition",
+                    condition.name.name(),
+                    &condition.subject,
+                    severity,
+                    &condition.text,
+                ])?;
+            }
             for check in &health.checks {
                 out.raw(&[
                     &check.name,

@@ -122,6 +122,13 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
         1_000_000,
     );
 
+    range(
+        "conditions.table_full_percent",
+        config.conditions.table_full_percent.into(),
+        1,
+        100,
+    );
+
     if config.bans.hand_duration == Some(Duration::ZERO) {
         wrong(
             "bans.hand_duration",
@@ -130,6 +137,13 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
     }
     if config.metrics.textfile_interval < Duration::from_secs(1) {
         wrong("metrics.textfile_interval", "is shorter than a second".to_owned());
+    }
+    let window = config.conditions.mass_ban_window;
+    if window < Duration::from_secs(1) {
+        wrong(
+            "conditions.mass_ban_window",
+            "is shorter than a second".to_owned(),
+        );
     }
     if let Err(error) = config.log.level.parse::<tracing_subscriber::EnvFilter>() {
         wrong(

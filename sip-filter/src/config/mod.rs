@@ -19,7 +19,9 @@ use sip_filter_common::{abi, sip::Class};
 pub use self::{
     limits::{Budget, LimitRate, LimitSetting, Limits, TrustedLimits},
     load::{ConfigError, DEFAULT_PATH, Overrides, Problem, Source},
-    sections::{Allow, BanSettings, Bpf, Events, Log, LogFormat, Metrics, OnStop, Protect, Tables, Trust},
+    sections::{
+        Allow, BanSettings, Bpf, Conditions, Events, Log, LogFormat, Metrics, OnStop, Protect, Tables, Trust,
+    },
 };
 use crate::{dataplane::AttachMode, detect::DetectConfig};
 
@@ -72,6 +74,8 @@ pub struct Config {
     pub detect: DetectConfig,
     /// Where numbers are published.
     pub metrics: Metrics,
+    /// When something is wrong.
+    pub conditions: Conditions,
     /// The BPF file system.
     pub bpf: Bpf,
     /// Logging.
@@ -101,6 +105,7 @@ impl Default for Config {
             events: Events::default(),
             detect: DetectConfig::default(),
             metrics: Metrics::default(),
+            conditions: Conditions::default(),
             bpf: Bpf::default(),
             log: Log::default(),
         }

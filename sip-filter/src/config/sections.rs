@@ -106,6 +106,24 @@ pub struct Metrics {
     pub textfile_interval: Duration,
 }
 
+/// `[conditions]`: when something is said to be wrong, see [`crate::conditions`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Conditions {
+    /// Packets dropped a second, over ten seconds, that make a flood; 0: never.
+    pub flood_rate: u32,
+    /// Bans by rules within `mass_ban_window` that may be too many; 0: never.
+    pub mass_ban: u32,
+    /// See `mass_ban`.
+    #[serde(with = "crate::units::duration")]
+    pub mass_ban_window: Duration,
+    /// How long the filter may simulate; 0: for ever.
+    #[serde(with = "crate::units::duration")]
+    pub simulate_max: Duration,
+    /// Use of a table, in percent, above which it is nearly full.
+    pub table_full_percent: u32,
+}
+
 /// `[bpf]`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -197,6 +215,18 @@ impl Default for Metrics {
             listen: Some(SocketAddr::from(([127, 0, 0, 1], 9798))),
             textfile: None,
             textfile_interval: Duration::from_secs(15),
+        }
+    }
+}
+
+impl Default for Conditions {
+    fn default() -> Self {
+        Self {
+            flood_rate: 1_000,
+            mass_ban: 100,
+            mass_ban_window: Duration::from_secs(600),
+            simulate_max: Duration::from_secs(86_400),
+            table_full_percent: 80,
         }
     }
 }

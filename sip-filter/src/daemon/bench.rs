@@ -36,8 +36,8 @@ impl Bench {
         let mut controller = Controller::new(config, loaded, writer, boot_id, clock);
         controller.set_own(vec!["203.0.113.1".parse().unwrap()]);
         let planes = [Fake::default(), Fake::default()];
-        for plane in &planes {
-            controller.add_plane(plane.plane(), clock).unwrap();
+        for (plane, name) in planes.iter().zip(["fake0", "fake1"]) {
+            controller.add_plane(plane.named(name), clock).unwrap();
         }
         Self {
             controller,

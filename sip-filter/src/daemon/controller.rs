@@ -12,9 +12,12 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::broadcast;
+
 use super::{
     error::{ControlError, chain},
     journal::{Journal, JournalEvent, JournalKind},
+    judge::Judge,
     known::KnownState,
     plane::Plane,
 };
@@ -23,6 +26,7 @@ use crate::{
         Allowed, BanList, Batch, BootId, Change, Clock, EndedBy, Entry, Loaded, Origin, Policy, Receipt,
         Scope, Target, Writer,
     },
+    conditions::{self, Conditions},
     config::Config,
     dataplane::{ImageError, KernelBan},
     detect::Rule,
@@ -98,6 +102,11 @@ pub struct Controller {
     pub(super) dirty: bool,
     /// Interfaces from which the filter was lost, and which were reported.
     pub(super) lost: HashSet<String>,
+    /// What is wrong.
+    pub(super) conditions: Conditions,
+    /// What became wrong or right, for the journal.
+    pub(super) changes: broadcast::Receiver<conditions::Change>,
+    pub(super) judge: Judge,
 }
 
 impl std::fmt::Debug for Controller {
@@ -125,6 +134,8 @@ impl Controller {
             list.restore(entry);
         }
         let known = KnownState::new(&config, loaded.trust, loaded.proof, clock);
+        let conditions = Conditions::default();
+        let (_, changes) = conditions.follow();
         let mut controller = Self {
             known,
             loaded_simulate: config.simulate,
@@ -144,6 +155,9 @@ impl Controller {
             captures: 0,
             dirty: false,
             lost: HashSet::new(),
+            conditions,
+            changes,
+            judge: Judge::default(),
         };
         controller.expire(clock);
         controller
@@ -389,6 +403,12 @@ impl Controller {
     #[must_use]
     pub fn bans(&self) -> &BanList {
         &self.list
+    }
+
+    /// What is wrong; the set is shared.
+    #[must_use]
+    pub fn conditions(&self) -> &Conditions {
+        &self.conditions
     }
 
     /// Counts since the start.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use sip_filter_common::abi;
+use sip_filter_common::{abi, verdict::Reason};
 use tokio::sync::mpsc;
 
 use super::{PacketEvent, Plane};
@@ -28,6 +28,8 @@ pub(super) struct State {
     pub(super) hits: Vec<(Target, u64)>,
     pub(super) sink: Option<mpsc::Sender<Vec<PacketEvent>>>,
     pub(super) events_lost: u64,
+    /// Packets dropped so far.
+    pub(super) dropped: u64,
     /// Room for bans.
     pub(super) room: Option<usize>,
     /// Room for allowed networks.
@@ -54,7 +56,11 @@ impl Fake {
     }
 
     pub(super) fn plane(&self) -> Box<dyn Plane> {
-        Box::new(FakePlane(self.clone()))
+        self.named("fake0")
+    }
+
+    pub(super) fn named(&self, name: &str) -> Box<dyn Plane> {
+        Box::new(FakePlane(self.clone(), name.to_owned()))
     }
 
     pub(super) fn targets(&self) -> Vec<String> {
@@ -64,7 +70,7 @@ impl Fake {
     }
 }
 
-struct FakePlane(Fake);
+struct FakePlane(Fake, String);
 
 fn full(table: &'static str, entries: usize) -> ImageError {
     ImageError::Full {
@@ -77,7 +83,7 @@ fn full(table: &'static str, entries: usize) -> ImageError {
 
 impl Plane for FakePlane {
     fn name(&self) -> &str {
-        "fake0"
+        &self.1
     }
 
     fn xdp_mode(&self) -> Option<XdpMode> {
@@ -89,8 +95,11 @@ impl Plane for FakePlane {
     }
 
     fn counters(&self) -> Result<Counters, DataplaneError> {
+        let mut by_reason = [0; abi::COUNTER_WORDS];
+        by_reason[abi::counter_index(Reason::DropBanAddress as u8, abi::Family::V4, false)] =
+            self.0.state().dropped;
         Ok(Box::new(abi::Counters {
-            by_reason: [0; abi::COUNTER_WORDS],
+            by_reason,
             by_class: [0; sip_filter_common::sip::Class::COUNT],
             events_lost: self.0.state().events_lost,
             events_suppressed: 0,

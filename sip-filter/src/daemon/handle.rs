@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     bans::{Allowed, Ban, Clock, Target},
+    conditions::{Conditions, Kind},
     config::{Config, Source},
 };
 
@@ -31,6 +32,7 @@ use crate::{
 pub struct ControlHandle {
     controller: Arc<Mutex<Controller>>,
     journal: Arc<Journal>,
+    conditions: Conditions,
     source: Source,
     engine: mpsc::Sender<Instruction>,
     pub(super) drops: Drops,
@@ -43,6 +45,7 @@ impl ControlHandle {
     pub(super) fn new(controller: Controller, source: Source, engine: mpsc::Sender<Instruction>) -> Self {
         Self {
             journal: Arc::clone(controller.journal()),
+            conditions: controller.conditions().clone(),
             controller: Arc::new(Mutex::new(controller)),
             source,
             engine,
@@ -193,10 +196,17 @@ impl ControlHandle {
         };
         let result = self.source.load().map_err(ControlError::from).and_then(reload);
         self.reload_failed.store(result.is_err(), Ordering::Relaxed);
+        let rejected = result.as_ref().err().map(|error| {
+            format!(
+                "the configuration file cannot be used, an older one is in force: {}",
+                chain(error)
+            )
+        });
+        self.conditions.set(Kind::ConfigRejected, "", rejected);
         if let Err(error) = &result {
             self.journal.record(JournalEvent::new(
                 Clock::now().wall,
-                JournalKind::Reloaded,
+                JournalKind::ReloadFailed,
                 format!(
                     "the new configuration is not used, the old one stays in force: {}",
                     chain(error)
@@ -210,6 +220,12 @@ impl ControlHandle {
     #[must_use]
     pub fn last_reload_succeeded(&self) -> bool {
         !self.reload_failed.load(Ordering::Relaxed)
+    }
+
+    /// What is wrong right now, and how to follow it.
+    #[must_use]
+    pub fn conditions(&self) -> &Conditions {
+        &self.conditions
     }
 
     /// The latest journal entries, oldest first.

@@ -40,8 +40,10 @@ pub enum JournalKind {
     Flood,
     /// Between enforcing and simulating.
     ModeChanged,
-    /// The configuration was read again, or could not be.
+    /// The configuration was read again.
     Reloaded,
+    /// The configuration could not be used; the one before stays in force.
+    ReloadFailed,
     /// The allow-list changed.
     AllowChanged,
     /// Events of the kernel program were lost or held back.
@@ -52,6 +54,10 @@ pub enum JournalKind {
     TrustRemoved,
     /// The kernel did not take a trusted source: it has the limits of a stranger.
     TrustRefused,
+    /// Something became wrong, see [`crate::conditions`].
+    ConditionRaised,
+    /// It is not any more.
+    ConditionCleared,
 }
 
 impl JournalKind {
@@ -68,11 +74,14 @@ impl JournalKind {
             Self::Flood => "flood",
             Self::ModeChanged => "mode-changed",
             Self::Reloaded => "reloaded",
+            Self::ReloadFailed => "reload-failed",
             Self::AllowChanged => "allow-changed",
             Self::EventsLost => "events-lost",
             Self::Alarm => "alarm",
             Self::TrustRemoved => "trust-removed",
             Self::TrustRefused => "trust-refused",
+            Self::ConditionRaised => "condition-raised",
+            Self::ConditionCleared => "condition-cleared",
         }
     }
 }
@@ -147,6 +156,9 @@ impl Journal {
         let rule = event.rule.map(Rule::name);
         let kind = event.kind.name();
         match event.kind {
+            JournalKind::ReloadFailed => {
+                tracing::error!(kind, "{}", event.message);
+            }
             JournalKind::Refused
             | JournalKind::EventsLost
             | JournalKind::Alarm

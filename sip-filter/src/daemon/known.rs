@@ -19,9 +19,10 @@ use super::{
 };
 use crate::{
     bans::{Batch, Clock, KnownSources, Origin, Target},
+    conditions::Kind,
     config::Config,
     dataplane::{Image, ImageError},
-    detect::{Alarm, Conclusion, Proof, Proven, Trusted},
+    detect::{Alarm, Conclusion, Proof, Proven, Rule, Trusted},
 };
 
 /// Alarms reported in a minute. The counters tell how many there were.
@@ -115,6 +116,13 @@ impl Controller {
 
     fn alarm(&mut self, alarm: Alarm, clock: Clock) {
         *self.totals.alarms.entry(alarm.rule).or_default() += 1;
+        if alarm.rule == Rule::DistributedAuth && !alarm.shadow {
+            // It is told again as long as the attack goes on.
+            let hold = self.config.detect.settings(alarm.rule).window;
+            let until = clock.boot + hold;
+            self.conditions
+                .raise_until(Kind::DistributedAuth, "", alarm.message.clone(), until);
+        }
         let reported = &mut self.known.alarms;
         if clock.boot.saturating_sub(reported.0) >= REPORT_EVERY {
             *reported = (clock.boot, 0);

@@ -7,6 +7,7 @@ mod drops;
 mod error;
 mod handle;
 pub mod journal;
+mod judge;
 mod known;
 mod live;
 mod operations;

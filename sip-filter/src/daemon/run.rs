@@ -227,6 +227,7 @@ async fn regular_work(handle: ControlHandle, shutdown: CancellationToken) {
                 controller.expire(clock);
                 controller.harvest_hits(clock);
                 controller.save_known(clock);
+                controller.judge(clock);
                 if own.is_some() {
                     controller.look_for_lost_interfaces();
                 }

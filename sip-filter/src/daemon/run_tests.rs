@@ -217,13 +217,21 @@ async fn a_bad_configuration_leaves_the_old_one_in_force() {
         "{error}"
     );
     assert!(!handle.simulates());
-    assert_eq!(handle.recent_events(1)[0].kind, JournalKind::Reloaded);
+    let events = handle.recent_events(usize::MAX);
+    let told = events.iter().any(|event| event.kind == JournalKind::ReloadFailed);
+    assert!(told, "{events:?}");
+    let rejected = || {
+        let conditions = handle.conditions();
+        conditions.is_raised(crate::conditions::Kind::ConfigRejected, "")
+    };
+    assert!(rejected());
 
     std::fs::write(&path, "simulate = true\n").unwrap();
     // As systemd does it. The process is the test's own, and the daemon has its handler in place.
     nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGHUP).unwrap();
     until("the reload", || handle.simulates()).await;
     assert!(plane.state().config.as_ref().unwrap().simulate);
+    until("the end of the condition", || !rejected()).await;
     // The command line's state directory wins over the file also at a reload.
     assert_eq!(handle.config().state_dir, dir.path().join("state"));
     stop(daemon).await;

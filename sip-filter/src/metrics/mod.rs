@@ -18,6 +18,7 @@ pub use self::{
     textfile::{FILE_NAME, Textfile, TextfileError},
 };
 use crate::{
+    conditions::Kind,
     dataplane::{Counters, Egress, XdpMode},
     detect::{EngineStats, Rule},
 };
@@ -34,6 +35,8 @@ pub struct Snapshot {
     pub simulate: bool,
     /// Whether the configuration could be read the last time it was asked for.
     pub reload_successful: bool,
+    /// Conditions raised now and since the start, by kind.
+    pub conditions: Vec<ConditionCount>,
     /// Interfaces that are filtered, or should be.
     pub interfaces: Vec<Interface>,
     /// Bans in force.
@@ -56,6 +59,17 @@ pub struct Snapshot {
     pub engine: EngineStats,
     /// Thresholds in force.
     pub thresholds: Vec<(Rule, u64)>,
+}
+
+/// Conditions of one kind.
+#[derive(Clone, Copy, Debug)]
+pub struct ConditionCount {
+    /// Which.
+    pub kind: Kind,
+    /// Subjects of which it is true now.
+    pub current: u64,
+    /// Times it was raised since the start.
+    pub raised: u64,
 }
 
 /// One interface.

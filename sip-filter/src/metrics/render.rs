@@ -32,6 +32,7 @@ pub fn render(snapshot: &Snapshot) -> Result<String, RenderError> {
     bans(&mut page, snapshot)?;
     detection(&mut page, snapshot)?;
     known(&mut page, snapshot)?;
+    conditions(&mut page, snapshot)?;
     program(&mut page, snapshot)?;
     Ok(TextEncoder::new().encode_to_string(&page.registry.gather())?)
 }
@@ -363,6 +364,26 @@ fn known(page: &mut Page, snapshot: &Snapshot) -> Result<(), RenderError> {
         &[],
     )?;
     add(&refused, &[], snapshot.trust_refused)
+}
+
+/// Kinds that are not there are published as zero: an alert sees them come.
+fn conditions(page: &mut Page, snapshot: &Snapshot) -> Result<(), RenderError> {
+    let current = page.gauge(
+        "sip_filter_condition",
+        "Number of subjects (interfaces, tables) of which a condition is true now; see `sip-filter health`.",
+        &["name", "severity"],
+    )?;
+    let raised = page.counter(
+        "sip_filter_conditions_raised_total",
+        "Times a condition became true since the start.",
+        &["name"],
+    )?;
+    for count in &snapshot.conditions {
+        let kind = count.kind;
+        set(&current, &[kind.name(), kind.severity().name()], count.current)?;
+        add(&raised, &[kind.name()], count.raised)?;
+    }
+    Ok(())
 }
 
 fn program(page: &mut Page, snapshot: &Snapshot) -> Result<(), RenderError> {

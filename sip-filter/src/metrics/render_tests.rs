@@ -4,8 +4,9 @@ use sip_filter_common::abi;
 
 use super::*;
 use crate::{
+    conditions::Kind,
     detect::EngineStats,
-    metrics::{Bans, BansAdded, TableUse},
+    metrics::{Bans, BansAdded, ConditionCount, TableUse},
 };
 
 fn counters() -> Counters {
@@ -47,6 +48,13 @@ pub(in crate::metrics) fn snapshot() -> Snapshot {
     };
     engine.decisions[Rule::FloodInvite as usize] = [8, 9];
     Snapshot {
+        conditions: Kind::ALL
+            .map(|kind| ConditionCount {
+                kind,
+                current: u64::from(kind == Kind::Detached),
+                raised: 2,
+            })
+            .to_vec(),
         version: "1.2.3",
         simulate: true,
         reload_successful: true,
@@ -133,6 +141,7 @@ fn every_packet_is_in_exactly_one_sum() {
 #[test]
 fn nothing_to_tell_is_told_all_the_same() {
     let empty = Snapshot {
+        conditions: Vec::new(),
         version: "0",
         simulate: false,
         reload_successful: false,

@@ -2,14 +2,18 @@
 
 use crate::{
     api::types::{Health, HealthCheck, SchemaVersion},
+    conditions::{Condition, Kind},
     daemon::{ControlHandle, Controller},
 };
 
-/// Tables fuller than this are reported.
-const NEARLY_FULL_PERCENT: usize = 80;
+/// Checks that are always named, and the conditions that tell of them. The others appear when they fail.
+const NAMED: [Kind; 3] = [Kind::StoreFailing, Kind::Detached, Kind::ConfigRejected];
 
 pub(super) fn health(handle: &ControlHandle) -> Health {
-    let mut checks = handle.with(|controller, _| of_controller(controller));
+    let mut checks = handle.with(|controller, clock| {
+        controller.judge(clock);
+        of_controller(controller)
+    });
     let reloaded = handle.last_reload_succeeded();
     checks.push(check(
         "config",
@@ -20,10 +24,26 @@ pub(super) fn health(handle: &ControlHandle) -> Health {
                 .to_owned()
         },
     ));
+    let conditions = handle.conditions().current();
+    let faults = conditions.iter().filter(|condition| condition.name.is_fault());
+    let others = faults.filter(|condition| !NAMED.contains(&condition.name));
+    checks.extend(others.map(|condition| HealthCheck {
+        name: name(condition),
+        ok: false,
+        message: format!("{}; {}", condition.text, condition.remedy),
+    }));
     Health {
         schema_version: SchemaVersion,
         healthy: checks.iter().all(|check| check.ok),
         checks,
+        conditions,
+    }
+}
+
+fn name(condition: &Condition) -> String {
+    match condition.subject.as_str() {
+        "" => condition.name.name().to_owned(),
+        subject => format!("{}-{subject}", condition.name.name()),
     }
 }
 
@@ -52,23 +72,10 @@ fn of_controller(controller: &mut Controller) -> Vec<HealthCheck> {
             message: match attached {
                 Some(mode) => format!("the filter is attached to {name} ({mode:?} mode)").to_lowercase(),
                 None => {
-                    format!("the filter is not attached to {name}; restart the daemon to attach it again")
+                    format!("the filter is not attached to {name}; it is tried again by itself, see the log")
                 }
             },
         });
-        for table in plane.image().fill() {
-            let limit = table.capacity.saturating_mul(NEARLY_FULL_PERCENT) / 100;
-            if table.entries > limit {
-                checks.push(HealthCheck {
-                    name: format!("table-{}-{name}", table.name),
-                    ok: false,
-                    message: format!(
-                        "table {} of {name} holds {} of {} entries; raise `{}`",
-                        table.name, table.entries, table.capacity, table.setting
-                    ),
-                });
-            }
-        }
     }
     checks
 }

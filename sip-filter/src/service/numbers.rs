@@ -13,7 +13,7 @@ use crate::{
     bans::{EndedBy, Origin, Scope},
     daemon::{ControlHandle, Controller, chain},
     detect::Rule,
-    metrics::{Bans, BansAdded, Interface, Snapshot, TableUse},
+    metrics::{Bans, BansAdded, ConditionCount, Interface, Snapshot, TableUse},
 };
 
 /// Everything that is published, now. Blocks for the controller's lock.
@@ -78,8 +78,20 @@ fn of_controller(controller: &mut Controller) -> Snapshot {
         trust_refused,
         engine: crate::detect::EngineStats::default(),
         thresholds,
+        conditions: conditions(controller),
         interfaces: interfaces(controller),
     }
+}
+
+fn conditions(controller: &mut Controller) -> Vec<ConditionCount> {
+    let conditions = controller.conditions();
+    let current = conditions.current();
+    let count = |(kind, raised)| ConditionCount {
+        kind,
+        current: current.iter().filter(|condition| condition.name == kind).count() as u64,
+        raised,
+    };
+    conditions.raised_total().into_iter().map(count).collect()
 }
 
 fn interfaces(controller: &mut Controller) -> Vec<Interface> {

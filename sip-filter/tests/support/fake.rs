@@ -448,6 +448,7 @@ impl Service for Fake {
     fn health(&self) -> Result<Health, ApiError> {
         let healthy = *self.healthy.lock().unwrap();
         Ok(Health {
+            conditions: Vec::new(),
             schema_version: SchemaVersion,
             healthy,
             checks: vec![HealthCheck {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Mode, SchemaVersion, optional_time};
 use crate::{
     bans::{Evidence, Target},
+    conditions::Condition,
     dataplane::XdpMode,
 };
 
@@ -222,4 +223,7 @@ pub struct Health {
     pub healthy: bool,
     /// The checks.
     pub checks: Vec<HealthCheck>,
+    /// Everything that is wrong, also what is no fault of the filter, such as an attack.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
 }
