@@ -5,9 +5,11 @@
 //!
 //! Traffic stays inside the namespaces made here, and every generator is bounded in count and in time.
 
+pub mod capture;
 pub mod client;
 pub mod command;
 pub mod counters;
+pub mod decisions;
 pub mod digest;
 pub mod frames;
 pub mod interrupt;
@@ -22,6 +24,7 @@ pub mod spoof;
 pub mod topology;
 pub mod traffic;
 pub mod wait;
+pub mod wire;
 pub mod workdir;
 
 use anyhow::Result;
