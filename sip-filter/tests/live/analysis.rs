@@ -172,8 +172,16 @@ fn calls_come_in_a_flood() {
         };
         let host = site.topology.attacker(ATTACKER).unwrap();
         let from = SocketAddr::new(Topology::attacker_v4(ATTACKER), 5060);
-        let mut flood =
-            Sipp::flood(host, &site.dir, "flood", Flood::Invite, from, Site::server_v4(), pace).unwrap();
+        let mut flood = Sipp::flood(
+            host,
+            &site.dir,
+            "flood",
+            Flood::Invite,
+            from,
+            Site::server_v4(),
+            pace,
+        )
+        .unwrap();
         let _ = flood.process.wait(LIMIT).unwrap();
     });
     assert_eq!(found, decided(&[("flood-invite", Action::ShortBan)]));

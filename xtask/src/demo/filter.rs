@@ -130,7 +130,14 @@ impl Filter {
     /// server's addresses.
     pub(crate) fn analyze(&self, capture: &Path, own: &[IpAddr]) -> Result<Decisions> {
         let own: Vec<String> = own.iter().map(ToString::to_string).collect();
-        let mut args = vec!["analyze", path_str(capture)?, "-o", "json", "--config", path_str(&self.config)?];
+        let mut args = vec![
+            "analyze",
+            path_str(capture)?,
+            "-o",
+            "json",
+            "--config",
+            path_str(&self.config)?,
+        ];
         for address in &own {
             args.extend(["--own", address]);
         }

@@ -31,7 +31,10 @@ impl Agreement {
             Self::Same(count) => format!("yes: {count} decisions"),
             Self::Differs(lines) => {
                 let more = lines.len().saturating_sub(SHOWN);
-                let mut text = format!("NO: {}", lines.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; "));
+                let mut text = format!(
+                    "NO: {}",
+                    lines.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ")
+                );
                 if more > 0 {
                     text.push_str(&format!("; and {more} more"));
                 }

@@ -127,7 +127,9 @@ impl Attack {
                 };
                 spoof(site, host, v6, whose, burst, stop)
             }
-            Self::GuessTcp { anew } => attack_tcp::guess(host, SocketAddr::new(address, 0), server, anew, stop),
+            Self::GuessTcp { anew } => {
+                attack_tcp::guess(host, SocketAddr::new(address, 0), server, anew, stop)
+            }
             Self::FloodTcp(rate) => attack_tcp::flood(host, SocketAddr::new(address, 0), server, rate, stop),
             Self::DialPlan => dial_plan(host, SocketAddr::new(address, 5060), server, stop),
             Self::Garbage => garbage(host, SocketAddr::new(address, 5060), server, stop),

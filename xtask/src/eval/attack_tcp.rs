@@ -83,7 +83,11 @@ fn flood_line(
             stream = wire::tcp(host, local, server).ok();
         }
         if let Some(open) = &mut stream
-            && push(open, register(&format!("{line}-{number}"), local, server).as_bytes()).is_err()
+            && push(
+                open,
+                register(&format!("{line}-{number}"), local, server).as_bytes(),
+            )
+            .is_err()
         {
             // Full or gone: a new one, if there is one to be had.
             stream = None;

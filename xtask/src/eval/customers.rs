@@ -236,6 +236,10 @@ impl Habit {
             }
             Self::Forgetful => {
                 for _ in 0..if brief { 6 } else { 15 } {
+                    // Locked out: it would wait for each answer in vain.
+                    if tally.failed >= 3 {
+                        break;
+                    }
                     for _ in 0..4 {
                         tally.note("wrong password", phone.register("outdated")?, |status| {
                             status == 401

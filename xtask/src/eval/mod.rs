@@ -4,6 +4,7 @@
 mod agreement;
 mod attack;
 mod attack_tcp;
+mod csv;
 mod customers;
 mod judge;
 mod meter;

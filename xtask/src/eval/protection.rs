@@ -239,8 +239,10 @@ fn fail2ban(site: &Site, allowed: Option<IpAddr>) -> Result<Process> {
     let allowed = allowed.map_or(String::new(), |address| address.to_string());
     site.dir
         .write("fail2ban/fail2ban.conf", &SERVER.replace("@DIR@", &own))?;
-    site.dir
-        .write("fail2ban/jail.conf", &JAIL.replace("@LOG@", log).replace("@ALLOWED@", &allowed))?;
+    site.dir.write(
+        "fail2ban/jail.conf",
+        &JAIL.replace("@LOG@", log).replace("@ALLOWED@", &allowed),
+    )?;
     site.dir.write("fail2ban/filter.d/kamailio.conf", FILTER)?;
     let action = "action.d/nftables.conf";
     let original = Path::new("/etc/fail2ban").join(action);

@@ -179,9 +179,7 @@ impl Scenario {
     pub(super) fn guesses(&self) -> bool {
         matches!(
             self.play,
-            Play::Attack(
-                Attack::War(_) | Attack::Crack(_) | Attack::Guess { .. } | Attack::GuessTcp { .. }
-            )
+            Play::Attack(Attack::War(_) | Attack::Crack(_) | Attack::Guess { .. } | Attack::GuessTcp { .. })
         )
     }
 
@@ -247,7 +245,13 @@ impl Scenario {
             false => story,
         };
         match (self.by_behaviour, self.most()) {
-            (true, Some(Learnt { accounts: usize::MAX, refused })) => format!(
+            (
+                true,
+                Some(Learnt {
+                    accounts: usize::MAX,
+                    refused,
+                }),
+            ) => format!(
                 "{story}; sip-filter's rule for scanners only reports, so that others must stop it, within {refused} \
                  refused passwords"
             ),
@@ -255,7 +259,9 @@ impl Scenario {
                 "{story}; sip-filter's rule for scanners only reports, so that others must stop it, within {accounts} \
                  accounts"
             ),
-            (_, Some(Learnt { refused, .. })) => format!("{story}; to be stopped within {refused} refused passwords"),
+            (_, Some(Learnt { refused, .. })) => {
+                format!("{story}; to be stopped within {refused} refused passwords")
+            }
             _ => story,
         }
     }

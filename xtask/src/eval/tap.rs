@@ -306,10 +306,16 @@ mod tests {
         assert_eq!(pass(attacker, server, there, u32::MAX - 1, true, b""), (0, 0, 1));
         assert_eq!(pass(server, attacker, back, 70, true, b""), (0, 0, 1));
         assert_eq!(pass(attacker, server, there, u32::MAX, false, b""), (0, 0, 1));
-        assert_eq!(pass(attacker, server, there, u32::MAX, false, &request), (1, 0, 1));
+        assert_eq!(
+            pass(attacker, server, there, u32::MAX, false, &request),
+            (1, 0, 1)
+        );
         assert_eq!(pass(server, attacker, back, 71, false, &answer), (1, 1, 0));
         for knocks in 1..3 {
-            assert_eq!(pass(server, attacker, back, 71, false, &answer), (1, 1, knocks - 1));
+            assert_eq!(
+                pass(server, attacker, back, 71, false, &answer),
+                (1, 1, knocks - 1)
+            );
             let again = pass(attacker, server, there, u32::MAX, false, &request);
             assert_eq!(again, (1, 1, knocks));
         }

@@ -169,7 +169,9 @@ pub(super) fn play(scenario: &Scenario, protection: Protection, conditions: &Con
             verdict: {
                 let end = course.readings.last().map_or(course.start, |last| last.at);
                 let verdict = course.verdict(goal, end);
-                scenario.most().map_or(verdict, |most| verdict.within(learnt, most))
+                scenario
+                    .most()
+                    .map_or(verdict, |most| verdict.within(learnt, most))
             },
             rules: others.iter().map(|(_, ban)| ban.rule.clone()).collect(),
             bans: others.len(),

@@ -26,13 +26,7 @@ impl Tcpdump {
     ///
     /// # Errors
     /// If tcpdump can't be started or doesn't listen in time.
-    pub fn start(
-        netns: &Netns,
-        dir: &WorkDir,
-        interface: &str,
-        file: &Path,
-        filter: &str,
-    ) -> Result<Self> {
+    pub fn start(netns: &Netns, dir: &WorkDir, interface: &str, file: &Path, filter: &str) -> Result<Self> {
         let mut command = Command::new("tcpdump");
         // As root: by default it would give up its rights and then couldn't write here.
         command.args([
@@ -66,9 +60,13 @@ impl Tcpdump {
         thread::sleep(Duration::from_millis(1_300));
         self.process.stop();
         let log = self.process.log();
-        let lost = log
-            .lines()
-            .find_map(|line| line.strip_suffix(" dropped by kernel")?.split(' ').next()?.parse().ok());
+        let lost = log.lines().find_map(|line| {
+            line.strip_suffix(" dropped by kernel")?
+                .split(' ')
+                .next()?
+                .parse()
+                .ok()
+        });
         let lost: u64 = lost.with_context(|| format!("tcpdump doesn't tell what it missed: {log}"))?;
         ensure!(lost == 0, "tcpdump missed {lost} packets");
         Ok((self.file, log))

@@ -11,7 +11,11 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{Netns, digest, wire::Wire};
+use super::{
+    Netns, digest,
+    message::{header, headers_named, uri_of},
+    wire::Wire,
+};
 
 /// RFC 3261's T1 and T2: the first retransmission comes after T1, later ones never later than T2.
 const T1: Duration = Duration::from_millis(500);
@@ -444,25 +448,6 @@ fn refused(error: &io::Error) -> bool {
     )
 }
 
-fn headers_named<'a>(message: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
-    message
-        .lines()
-        .skip(1)
-        .take_while(|line| !line.is_empty())
-        .filter_map(|line| line.split_once(':'))
-        .filter(move |(key, _)| key.trim().eq_ignore_ascii_case(name))
-        .map(|(_, value)| value.trim())
-}
-
-fn header<'a>(message: &'a str, name: &'a str) -> Option<&'a str> {
-    headers_named(message, name).next()
-}
-
-/// The URI between angle brackets.
-fn uri_of(value: &str) -> Option<&str> {
-    value.split_once('<')?.1.split_once('>').map(|(uri, _)| uri)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -489,16 +474,5 @@ mod tests {
         assert_eq!(answers(&text("7@host", "1 INVITE"), &request), None);
         assert_eq!(answers(&text("8@host", "2 INVITE"), &request), None);
         assert_eq!(answers("garbage", &request), None);
-    }
-
-    #[test]
-    fn headers_are_found_in_order_and_not_in_the_body() {
-        let message = "SIP/2.0 200 OK\r\nrecord-route: <sip:a;lr>\r\nRecord-Route: <sip:b;lr>\r\n\r\nTo: x";
-        assert_eq!(
-            headers_named(message, "Record-Route").collect::<Vec<_>>(),
-            ["<sip:a;lr>", "<sip:b;lr>"]
-        );
-        assert_eq!(header(message, "To"), None);
-        assert_eq!(uri_of("\"A\" <sip:a@b:5>;tag=1"), Some("sip:a@b:5"));
     }
 }

@@ -61,7 +61,11 @@ pub fn of_events(lines: &str) -> Result<Decisions> {
 /// If it isn't that, or the capture was broken.
 pub fn of_analysis(json: &str) -> Result<Decisions> {
     let report: Value = serde_json::from_str(json).context("the analysis")?;
-    anyhow::ensure!(report["error"].is_null(), "the capture is broken: {}", report["error"]);
+    anyhow::ensure!(
+        report["error"].is_null(),
+        "the capture is broken: {}",
+        report["error"]
+    );
     let list = |value: &Value| -> Result<Vec<Value>> {
         let list = value.as_array().context("the analysis has another form")?;
         Ok(list.clone())
@@ -92,7 +96,9 @@ fn banned(evidence: &Value) -> Action {
 }
 
 fn decision(target: Option<&str>, of: &Value, action: Action) -> Result<Decision> {
-    let target = target.or_else(|| of["account"].as_str()).context("a decision on nobody")?;
+    let target = target
+        .or_else(|| of["account"].as_str())
+        .context("a decision on nobody")?;
     let rule = of["rule"].as_str().context("a decision without a rule")?;
     Ok(Decision {
         target: target.to_owned(),

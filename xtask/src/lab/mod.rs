@@ -14,6 +14,7 @@ pub mod digest;
 pub mod frames;
 pub mod interrupt;
 pub mod kamailio;
+mod message;
 pub mod netns;
 pub mod offload;
 pub mod process;

@@ -161,7 +161,10 @@ mod tests {
         let both = [&first[..], b"SIP/2.0 100 T\r\nl: 0\r\n\r\n"].concat();
         assert_eq!(message_length(&both), Some(first.len()));
         assert_eq!(message_length(&both[..first.len() - 1]), None);
-        assert_eq!(message_length(&both[first.len()..]), Some(both.len() - first.len()));
+        assert_eq!(
+            message_length(&both[first.len()..]),
+            Some(both.len() - first.len())
+        );
         assert_eq!(message_length(b""), None);
     }
 }

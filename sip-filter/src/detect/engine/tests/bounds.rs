@@ -92,7 +92,6 @@ fn a_flood_of_everything_fits_into_the_memory_configured() {
 /// The memory that the first million took is all that the rest may have.
 #[test]
 #[ignore = "takes minutes: cargo test --release -p sip-filter --lib ten_million -- --ignored --nocapture"]
-#[expect(clippy::print_stdout, reason = "the figures are what it is run for")]
 fn ten_million_sources_accounts_and_nonces() {
     const ALL: u32 = 10_000_000;
     const FIRST: u32 = 1_000_000;
@@ -121,7 +120,10 @@ fn ten_million_sources_accounts_and_nonces() {
         site.engine.stats()
     );
     assert!(before < first, "{before} {first}");
-    assert!((last - before) * 10 <= (first - before) * 12, "{before} {first} {last}");
+    assert!(
+        (last - before) * 10 <= (first - before) * 12,
+        "{before} {first} {last}"
+    );
 }
 
 /// With room for `max` of everything.

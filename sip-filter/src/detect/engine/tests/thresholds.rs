@@ -35,7 +35,12 @@ struct Case {
 }
 
 impl Case {
-    fn new(name: &'static str, rule: Rule, (threshold, window): (u64, Duration), step: fn(&mut Site, u64)) -> Self {
+    fn new(
+        name: &'static str,
+        rule: Rule,
+        (threshold, window): (u64, Duration),
+        step: fn(&mut Site, u64),
+    ) -> Self {
         Self {
             name,
             rule,
@@ -108,7 +113,11 @@ impl Case {
         }
         assert_eq!(self.found(&mut site, "below"), [], "{name}: one below");
         self.steps(&mut site, threshold..=threshold);
-        assert_eq!(self.found(&mut site, "at"), [self.evidence], "{name}: at the threshold");
+        assert_eq!(
+            self.found(&mut site, "at"),
+            [self.evidence],
+            "{name}: at the threshold"
+        );
         if threshold == 1 {
             return;
         }
@@ -117,7 +126,11 @@ impl Case {
         self.steps(&mut site, 1..=1);
         site.now += self.window;
         self.steps(&mut site, 2..=threshold);
-        assert_eq!(self.found(&mut site, "expiry"), [], "{name}: one has left the window");
+        assert_eq!(
+            self.found(&mut site, "expiry"),
+            [],
+            "{name}: one has left the window"
+        );
         self.steps(&mut site, threshold + 1..=threshold + 1);
         let found = self.found(&mut site, "after expiry");
         assert_eq!(found, [self.evidence], "{name}: as many within the window");
@@ -208,7 +221,10 @@ fn marks(settings: &SignatureSettings) -> Vec<Case> {
     } = settings;
     assert!(user_agents.iter().any(|agent| agent == "friendly-scanner*"));
     assert!(user_agents.iter().any(|agent| agent == "smap"));
-    assert_eq!((&from_tags[..], &addresses[..]), (&["3206210844".to_owned()][..], &["100@1.1.1.1".to_owned()][..]));
+    assert_eq!(
+        (&from_tags[..], &addresses[..]),
+        (&["3206210844".to_owned()][..], &["100@1.1.1.1".to_owned()][..])
+    );
     let case = |name, step| Case {
         change: |config| {
             config.scanner_signature.threshold = 3;
@@ -220,7 +236,8 @@ fn marks(settings: &SignatureSettings) -> Vec<Case> {
         change: |config| config.scanner_signature.extra_user_agents = vec!["Evil/*".to_owned()],
         ..Case::new(name, Rule::ScannerSignature, (*threshold, *window), step)
     };
-    let agent: fn(&mut Site, u64) = |site, _| marked(site, ("a@h", "1"), "b@h", "User-Agent: friendly-scanner 9\r\n");
+    let agent: fn(&mut Site, u64) =
+        |site, _| marked(site, ("a@h", "1"), "b@h", "User-Agent: friendly-scanner 9\r\n");
     let exact: fn(&mut Site, u64) = |site, _| marked(site, ("a@h", "1"), "b@h", "User-Agent: SMAP\r\n");
     let extra: fn(&mut Site, u64) = |site, _| marked(site, ("a@h", "1"), "b@h", "User-Agent: evil/2\r\n");
     let tag: fn(&mut Site, u64) = |site, _| marked(site, ("a@h", "3206210844"), "b@h", "");
@@ -249,9 +266,8 @@ fn marks(settings: &SignatureSettings) -> Vec<Case> {
 }
 
 fn marked(site: &mut Site, (from, tag): (&str, &str), to: &str, more: &str) {
-    let text = format!(
-        "REGISTER sip:h SIP/2.0\r\nFrom: <sip:{from}>;tag={tag}\r\nTo: <sip:{to}>\r\n{more}\r\n"
-    );
+    let text =
+        format!("REGISTER sip:h SIP/2.0\r\nFrom: <sip:{from}>;tag={tag}\r\nTo: <sip:{to}>\r\n{more}\r\n");
     let seen = Observation {
         payload: text.as_bytes(),
         ..packet(site.now, source(1), Class::Register)
@@ -287,11 +303,21 @@ fn refused(settings: &AuthFailureSettings, distributed: &DistributedSettings) ->
     vec![
         case("one account, fast", burst_threshold, burst_window, guess),
         case("one account, slowly", threshold, window, guess).pace(22),
-        case("three accounts, fast", burst_threshold * 2, burst_window, guess_three),
+        case(
+            "three accounts, fast",
+            burst_threshold * 2,
+            burst_window,
+            guess_three,
+        ),
         case("three accounts, slowly", threshold * 2, window, guess_three).pace(11),
         Case {
             beside: &[Rule::AuthFailure],
-            ..case("of a customer, fast", burst_threshold * trusted_factor, burst_window, guess)
+            ..case(
+                "of a customer, fast",
+                burst_threshold * trusted_factor,
+                burst_window,
+                guess,
+            )
         }
         .prepare(customer),
         Case {
@@ -316,7 +342,12 @@ fn alarms() -> Vec<Case> {
         ..Case::new(name, Rule::AuthFailure, (most, window), guess)
     };
     vec![
-        case("alarm of a customer, fast", settings.burst_threshold, settings.burst_window).prepare(customer),
+        case(
+            "alarm of a customer, fast",
+            settings.burst_threshold,
+            settings.burst_window,
+        )
+        .prepare(customer),
         case("alarm of a customer, slowly", settings.threshold, settings.window)
             .prepare(customer)
             .pace(22),
@@ -352,7 +383,8 @@ fn accounts(settings: &AccountScanSettings) -> Vec<Case> {
     assert_eq!(patience, Duration::from_secs(5));
     let fast = |name, step| Case::new(name, Rule::AccountScan, (threshold, window), step);
     let slow = |name, step| Case::new(name, Rule::AccountScan, (slow_threshold, slow_window), step).pace(150);
-    let credentials: fn(&mut Site, u64) = |site, number| site.register(source(1), &format!("{number}"), false);
+    let credentials: fn(&mut Site, u64) =
+        |site, number| site.register(source(1), &format!("{number}"), false);
     let unknown: fn(&mut Site, u64) = |site, number| asked(site, "REGISTER", number, 404);
     let forbidden: fn(&mut Site, u64) = |site, number| asked(site, "REGISTER", number, 403);
     let options: fn(&mut Site, u64) = |site, number| asked(site, "OPTIONS", number, 404);
@@ -419,9 +451,14 @@ fn distributed(settings: &DistributedSettings) -> Vec<Case> {
     } = *settings;
     vec![Case {
         alarm: true,
-        ..Case::new("one account", Rule::DistributedAuth, (threshold, window), |site, number| {
-            site.register(source(number as u32), "1001", false);
-        })
+        ..Case::new(
+            "one account",
+            Rule::DistributedAuth,
+            (threshold, window),
+            |site, number| {
+                site.register(source(number as u32), "1001", false);
+            },
+        )
     }]
 }
 
@@ -442,9 +479,14 @@ fn networks(settings: &NetworkSettings) -> Vec<Case> {
         ..Case::new(name, Rule::NetworkAggregate, (threshold, window), step)
     };
     vec![
-        case("bans in a /24", |site, number| banned(site, source(number as u32))),
+        case("bans in a /24", |site, number| {
+            banned(site, source(number as u32))
+        }),
         case("bans in a /48", |site, number| {
-            banned(site, Ipv6Addr::new(0x2001, 0xdb8, 1, number as u16, 0, 0, 0, 1).into());
+            banned(
+                site,
+                Ipv6Addr::new(0x2001, 0xdb8, 1, number as u16, 0, 0, 0, 1).into(),
+            );
         }),
     ]
 }
