@@ -102,10 +102,10 @@ impl Scenario {
         Some(match attack {
             Attack::Guess { every, .. } => Goal::NoAnswer(every * 3 + SECOND),
             Attack::Garbage => Goal::NoPacket(SECOND * 6),
-            Attack::Spoof {
-                whose: Name::Allowed, ..
-            } => Goal::CustomerServed,
-            Attack::Spoof { .. } => Goal::Contained,
+            Attack::Spoof { whose, .. } => match whose {
+                Name::Allowed => Goal::CustomerServed,
+                Name::Customer | Name::Stranger | Name::Everybody => Goal::Contained,
+            },
             _ => Goal::NoAnswer(SECOND * 6),
         })
     }
@@ -125,12 +125,12 @@ impl Scenario {
 
     /// The customer in whose name it comes.
     pub(super) fn impersonated(&self) -> Option<IpAddr> {
-        match self.play {
-            Play::Attack(Attack::Spoof {
-                whose: Name::Customer | Name::Allowed,
-                ..
-            }) => Some(customers::victim(self.v6)),
-            _ => None,
+        let Play::Attack(Attack::Spoof { whose, .. }) = self.play else {
+            return None;
+        };
+        match whose {
+            Name::Customer | Name::Allowed => Some(customers::victim(self.v6)),
+            Name::Stranger | Name::Everybody => None,
         }
     }
 
