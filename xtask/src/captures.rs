@@ -5,18 +5,17 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::Command,
-    thread,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use xtask::lab::{
-    self, Process, Site, Topology, interrupt,
+    self, Site, Topology,
+    capture::Tcpdump,
+    interrupt,
     scanners::Scan,
     sipp::{Flood, Pace, Phone, Sipp},
     topology::EDGE_INTERFACE,
-    workdir::path_str,
 };
 
 /// Captures are read by every test run and kept for ever.
@@ -118,34 +117,14 @@ fn record(
     let users = std::slice::from_ref(phone);
     let site = Site::start("captures", &[PHONE], &[ATTACKER], users, LIMIT * 2)?;
     let fresh = site.dir.path().join("capture.pcap");
-    let mut tcpdump = tcpdump(&site, &fresh, packets)?;
+    let tcpdump = Tcpdump::start(&site.topology.edge, &site.dir, EDGE_INTERFACE, &fresh, packets)?;
     traffic(&site)?;
-    // Responses may still be on their way, and tcpdump reads its buffer four times a second.
-    thread::sleep(Duration::from_millis(500));
-    tcpdump.stop();
+    let (_, log) = tcpdump.finish()?;
     let size = fresh.metadata().context("tcpdump wrote no capture")?.len();
     ensure!(size <= LARGEST, "{name}.pcap would have {size} bytes");
     let kept: PathBuf = dir.join(format!("{name}.pcap"));
     std::fs::copy(&fresh, &kept)?;
-    let log = tcpdump.log();
     let count = log.lines().find(|line| line.contains("captured")).unwrap_or("?");
     println!("{name}.pcap: {count}, {size} bytes");
     Ok(())
-}
-
-fn tcpdump(site: &Site, file: &Path, packets: &str) -> Result<Process> {
-    let mut command = Command::new("tcpdump");
-    // As root: by default it would give up its rights and then couldn't write here.
-    command.args([
-        "--relinquish-privileges=root",
-        "--immediate-mode",
-        "-n",
-        "-i",
-        EDGE_INTERFACE,
-        "-w",
-    ]);
-    command.args([path_str(file)?, packets]);
-    let mut process = Process::spawn(&site.topology.edge, "tcpdump", site.dir.path(), command)?;
-    process.wait_for_line("listening on", Duration::from_secs(5))?;
-    Ok(process)
 }

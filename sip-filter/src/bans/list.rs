@@ -341,12 +341,6 @@ impl BanList {
         self.entries.is_empty()
     }
 
-    /// Boot time at which the next ban ends.
-    #[must_use]
-    pub fn next_deadline(&self) -> Option<Duration> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
-    }
-
     /// Earlier bans.
     #[must_use]
     pub fn history(&self) -> &History {

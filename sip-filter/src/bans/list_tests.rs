@@ -234,7 +234,7 @@ fn some_target() -> impl Strategy<Value = Target> {
         (0_u8..4, prop_oneof![Just(128_u8), Just(64), Just(48), Just(127)])
             .prop_map(|(host, length)| format!("2001:db8::{host}/{length}")),
     ]
-    .prop_map(|text| text.parse().unwrap())
+    .prop_map(|text| Target::network(text.parse().unwrap()))
 }
 
 fn some_ban() -> impl Strategy<Value = NewBan> {
@@ -295,7 +295,6 @@ proptest! {
                 .collect();
             all.sort();
             prop_assert_eq!(&all, &model.sorted());
-            prop_assert_eq!(list.next_deadline(), all.iter().filter_map(|(.., end)| *end).min());
             for ip in ["192.0.2.0", "192.0.2.5", "198.51.100.1", "2001:db8::3", "2001:db8:0:1::"] {
                 let ip: IpAddr = ip.parse().unwrap();
                 let found: Vec<_> = list.check(ip).map(|entry| entry.ban.target).collect();

@@ -72,10 +72,21 @@ impl fmt::Display for Target {
     }
 }
 
-/// The text is neither an address nor a network.
+/// The text is no target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is neither an IP address nor a network such as 203.0.113.0/24 or 2001:db8::/64")]
-pub struct TargetError(pub String);
+pub enum TargetError {
+    /// It is neither an address nor a network.
+    #[error("`{0}` is neither an IP address nor a network such as 203.0.113.0/24 or 2001:db8::/64")]
+    Neither(String),
+    /// A network, written by an address in it: either may have been meant.
+    #[error("`{text}` is an address within a network; write {network} for the network, or the address alone")]
+    HostBits {
+        /// What was written.
+        text: String,
+        /// The network.
+        network: Target,
+    },
+}
 
 impl FromStr for Target {
     type Err = TargetError;
@@ -85,9 +96,16 @@ impl FromStr for Target {
         if let Ok(ip) = text.parse::<IpAddr>() {
             return Ok(Self::address(ip));
         }
-        text.parse::<IpNet>()
-            .map(Self::network)
-            .map_err(|_| TargetError(text.to_owned()))
+        let net: IpNet = text.parse().map_err(|_| TargetError::Neither(text.to_owned()))?;
+        let network = Self::network(net);
+        // `203.0.113.7/24` for `203.0.113.7` would lock out 255 others.
+        if net.trunc() != net {
+            return Err(TargetError::HostBits {
+                text: text.to_owned(),
+                network,
+            });
+        }
+        Ok(network)
     }
 }
 
@@ -187,11 +205,11 @@ mod tests {
         for (text, canonical) in [
             ("203.0.113.7", "203.0.113.7"),
             (" 203.0.113.7/32 ", "203.0.113.7"),
-            ("203.0.113.7/24", "203.0.113.0/24"),
+            ("203.0.113.0/24", "203.0.113.0/24"),
             ("::ffff:203.0.113.7", "203.0.113.7"),
-            ("::ffff:203.0.113.7/120", "203.0.113.0/24"),
+            ("::ffff:203.0.113.0/120", "203.0.113.0/24"),
             ("2001:db8::1", "2001:db8::1"),
-            ("2001:db8::1/64", "2001:db8::/64"),
+            ("2001:db8::/64", "2001:db8::/64"),
         ] {
             let target: Target = text.parse().unwrap();
             assert_eq!(target.to_string(), canonical);
@@ -205,7 +223,19 @@ mod tests {
             "host.example",
             "1.2.3.4:5060",
         ] {
-            assert_eq!(bad.parse::<Target>(), Err(TargetError(bad.to_owned())));
+            assert_eq!(bad.parse::<Target>(), Err(TargetError::Neither(bad.to_owned())));
+        }
+        for (text, network) in [
+            ("203.0.113.7/24", "203.0.113.0/24"),
+            ("::ffff:203.0.113.7/120", "203.0.113.0/24"),
+            ("2001:db8::1/64", "2001:db8::/64"),
+            ("203.0.113.7/0", "0.0.0.0/0"),
+        ] {
+            let expected = TargetError::HostBits {
+                text: text.to_owned(),
+                network: network.parse().unwrap(),
+            };
+            assert_eq!(text.parse::<Target>(), Err(expected));
         }
     }
 

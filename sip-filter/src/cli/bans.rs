@@ -118,12 +118,16 @@ fn unban_sentence(result: &UnbanResult) -> String {
 }
 
 pub(super) async fn list(client: &Client, args: ListArgs, out: &mut Out) -> Result<Exit, Error> {
+    // For people one more than they want to see, to know whether there are more.
+    let more = usize::from(out.format == Format::Human);
     let filter = BanFilter {
         origin: args.origin,
         contained: args.contained,
-        limit: args.limit,
+        limit: args.limit.map(|limit| limit.saturating_add(more)),
     };
-    let answer = client.bans(&filter).await?;
+    let mut answer = client.bans(&filter).await?;
+    let all = answer.bans.len();
+    answer.bans.truncate(args.limit.unwrap_or(usize::MAX));
     match out.format {
         Format::Json => out.json(&answer)?,
         Format::Human if answer.bans.is_empty() => out.note("no bans"),
@@ -138,7 +142,12 @@ pub(super) async fn list(client: &Client, args: ListArgs, out: &mut Out) -> Resu
             } else {
                 out.text(&list_table(&answer.bans, now, out.width()))?;
             }
-            out.note(count(answer.bans.len(), "ban"));
+            let shown = count(answer.bans.len(), "ban");
+            if all > answer.bans.len() {
+                out.note(format_args!("{shown} of more; `--limit` sets how many are shown"));
+            } else {
+                out.note(shown);
+            }
         }
         Format::Raw => {
             for ban in &answer.bans {

@@ -1,7 +1,7 @@
 //! `import` and `export`.
 
 use std::{
-    io::Read as _,
+    io::Read,
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -30,6 +30,15 @@ const CHUNK: usize = 10_000;
 /// Entries carried out in one request, all or none of them: some ten megabytes, and for so long no other change of the
 /// list. Longer lists are carried out in steps of this size.
 const WHOLE: usize = 100_000;
+
+/// Longest list that is read: some two million entries as `export` writes them.
+const LARGEST: usize = 512 << 20;
+
+/// Longest line of a list, unless it is JSON.
+const LONGEST_LINE: usize = 64 << 10;
+
+/// Bytes read at a time.
+const PIECE: u64 = 1 << 20;
 
 /// Complaints printed one by one; the rest are only counted.
 const COMPLAINTS: usize = 20;
@@ -240,19 +249,60 @@ fn name_of(file: &Path) -> String {
 }
 
 fn read(file: &Path) -> Result<String, Error> {
-    let bytes = if file == Path::new("-") {
-        let mut bytes = Vec::new();
-        std::io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes)
-    } else {
-        std::fs::read(file)
-    };
-    let bytes = bytes.map_err(|source| Error::File {
+    let failed = |source| Error::File {
         action: "read",
         path: name_of(file),
         source,
+    };
+    let bytes = if file == Path::new("-") {
+        read_bounded(std::io::stdin().lock(), LARGEST)
+    } else {
+        read_bounded(std::fs::File::open(file).map_err(failed)?, LARGEST)
+    };
+    let bytes = bytes.map_err(failed)?.map_err(|problem| {
+        Error::Input(format!(
+            "{} cannot be read as a list of bans: {problem}; nothing was imported",
+            name_of(file)
+        ))
     })?;
     // What is not UTF-8 is no address either, and is reported with its line.
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Reads to the end, unless it is too long for a list of bans or no text: a device has no end.
+fn read_bounded(mut reader: impl Read, largest: usize) -> std::io::Result<Result<Vec<u8>, String>> {
+    let mut bytes = Vec::new();
+    // Line in progress: its number, and where it begins.
+    let (mut line, mut begin) = (1, 0);
+    loop {
+        let old = bytes.len();
+        if reader.by_ref().take(PIECE).read_to_end(&mut bytes)? == 0 {
+            return Ok(Ok(bytes));
+        }
+        if bytes.len() > largest {
+            return Ok(Err(format!(
+                "it is longer than {} MiB, the largest list there is room for",
+                largest >> 20
+            )));
+        }
+        // `export` writes one ban a line, but other programs may write their JSON without line ends.
+        let head = bytes.get(..bytes.len().min(LONGEST_LINE)).unwrap_or_default();
+        let head = head.strip_prefix("\u{feff}".as_bytes()).unwrap_or(head);
+        let json = matches!(head.trim_ascii_start().first(), Some(b'{' | b'['));
+        for (index, byte) in bytes.iter().enumerate().skip(old) {
+            if *byte == 0 {
+                return Ok(Err(format!("line {line} has a byte of zero, so it is no text")));
+            }
+            if *byte == b'\n' {
+                (line, begin) = (line + 1, index + 1);
+            } else if index - begin >= LONGEST_LINE && !json {
+                return Ok(Err(format!(
+                    "line {line} is longer than {} KiB",
+                    LONGEST_LINE >> 10
+                )));
+            }
+        }
+    }
 }
 
 pub(super) async fn export(client: &Client, format: ExportFormat, out: &mut Out) -> Result<Exit, Error> {
@@ -287,4 +337,36 @@ fn export_json(list: &BanList, out: &mut Out) -> Result<(), Error> {
         out.text(&json)?;
     }
     out.line("\n]}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(reader: impl Read) -> String {
+        read_bounded(reader, 4 << 20).unwrap().unwrap_err()
+    }
+
+    #[test]
+    fn what_has_no_end_is_not_read_for_ever() {
+        assert!(refused(std::io::repeat(0)).contains("line 1 has a byte of zero"));
+        assert!(refused(std::io::repeat(b'1')).contains("line 1 is longer than 64 KiB"));
+        assert!(
+            refused(b"192.0.2.1\n".chain(std::io::repeat(b'1'))).contains("line 2 is longer than 64 KiB")
+        );
+        assert!(refused(std::io::repeat(b'\n')).contains("longer than 4 MiB"));
+        assert!(refused(b"{".chain(std::io::repeat(b' '))).contains("longer than 4 MiB"));
+    }
+
+    #[test]
+    fn what_is_long_but_a_list_is_read() {
+        let line = [b'#'; LONGEST_LINE];
+        let list = [&line[..], b"\n", &line, b"\n"].concat();
+        assert_eq!(read_bounded(&list[..], 4 << 20).unwrap(), Ok(list.clone()));
+        let json = format!("{{\"bans\":[{}]}}", " ".repeat(2 << 20));
+        assert_eq!(
+            read_bounded(json.as_bytes(), 4 << 20).unwrap(),
+            Ok(json.clone().into_bytes())
+        );
+    }
 }

@@ -109,10 +109,17 @@ struct Detached<'a> {
 
 /// `config check`: reads a configuration and says what is wrong with it.
 pub(super) fn check_config(file: &Path, out: &mut Out) -> Result<Exit, Error> {
-    load(&Source {
+    let config = load(&Source {
         path: Some(file.to_owned()),
         overrides: Overrides::default(),
     })?;
+    if config.interfaces.is_empty() {
+        // Valid, since `run --interface` can name them.
+        out.warn(format_args!(
+            "warning: {} names no interface; `sip-filter run` will need `--interface`",
+            file.display()
+        ));
+    }
     out.changed(format_args!("{} is a valid configuration", file.display()))?;
     Ok(Exit::Done)
 }

@@ -164,6 +164,8 @@ impl Controller {
         account.truncate(account.floor_char_boundary(ACCOUNT_MAX));
         let learnt = self.known.trust.learn(target, account, until, clock.boot);
         self.take_trust(&learnt.evicted);
+        // Else the engine would spare whom the kernel no longer knows.
+        self.distrusted.extend(&learnt.evicted);
         if learnt.write {
             self.known.unsaved_trust.insert(target);
             self.write_trust(target, until, clock);
@@ -280,9 +282,9 @@ impl Controller {
             for target in &all {
                 self.known.trust.forget(*target);
             }
-            self.distrusted.extend(&all);
             gone.extend(all);
         }
+        self.distrusted.extend(&gone);
         self.take_trust(&gone);
         let gone = self.known.proof.set_max(max);
         self.known.unsaved_proof.extend(gone);

@@ -169,9 +169,16 @@ fn the_table_is_bounded_and_follows_the_configuration() {
         bench.trust_for(&format!("192.0.2.{host}"), "phone", s(100 - host));
     }
     assert_eq!(bench.trusted_in_kernel(), ["192.0.2.1", "192.0.2.2", "192.0.2.3"]);
+    // The engine is told of each that has no place: else it would spare whom nobody else trusts.
+    let told = |bench: &mut Bench| -> Vec<String> {
+        let told = bench.controller.take_distrusted();
+        told.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(told(&mut bench), ["192.0.2.4", "192.0.2.5"]);
     config.trust.max = 1;
     bench.controller.reload(config.clone(), bench.clock).unwrap();
     assert_eq!(bench.trusted_in_kernel(), ["192.0.2.1"]);
+    assert_eq!(told(&mut bench), ["192.0.2.3", "192.0.2.2"]);
     config.trust.enabled = false;
     let reloaded = bench.controller.reload(config, bench.clock).unwrap();
     assert_eq!(reloaded.changed, ["trust.enabled"]);

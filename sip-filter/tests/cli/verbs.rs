@@ -120,6 +120,21 @@ async fn warnings_reach_standard_error() {
         "{}",
         ran.stderr
     );
+    run(&daemon, "ban 203.0.113.9");
+    for (line, note) in [
+        ("list -n 1", "1 ban of more; `--limit`"),
+        ("list -n 2", "2 bans\n"),
+        ("list", "2 bans\n"),
+    ] {
+        let ran = run(&daemon, line);
+        assert!(ran.stderr.starts_with(note), "{line}: {}", ran.stderr);
+        assert_eq!(
+            ran.stdout.contains("203.0.113.9"),
+            line != "list -n 1",
+            "{}",
+            ran.stdout
+        );
+    }
     *daemon.service.mode.lock().unwrap() = Mode::Simulate;
     let ran = run(&daemon, "ban 203.0.113.7");
     assert!(

@@ -76,6 +76,11 @@ fn bad_input_is_2_before_the_daemon_is_asked() {
         (&["ban", "300.1.1.1"][..], "`300.1.1.1`"),
         (&["ban", "203.0.113.7", "host.example"], "`host.example`"),
         (&["ban", "203.0.113.7", "-d", "tomorrow"], "`tomorrow`"),
+        (&["ban", "203.0.113.7/24"], "write 203.0.113.0/24 for the network"),
+        (
+            &["allow", "add", "2001:db8::1/64"],
+            "write 2001:db8::/64 for the network",
+        ),
         (&["unban", "--all"], "--yes"),
         (&["frobnicate"], "frobnicate"),
         (&[], "Usage"),
@@ -93,6 +98,14 @@ fn bad_input_is_2_before_the_daemon_is_asked() {
         ran.stderr
     );
     assert!(ran.stderr.contains("nothing was imported"), "{}", ran.stderr);
+    let ran = sip_filter(Path::new(NOWHERE), &["import", "/dev/zero"]);
+    assert_eq!(ran.code, Some(2));
+    assert!(
+        ran.stderr
+            .contains("/dev/zero cannot be read as a list of bans: line 1"),
+        "{}",
+        ran.stderr
+    );
     let ran = sip_filter(Path::new(NOWHERE), &["import", "/nonexistent/list"]);
     assert_eq!(ran.code, Some(1));
     assert!(
@@ -100,6 +113,28 @@ fn bad_input_is_2_before_the_daemon_is_asked() {
         "{}",
         ran.stderr
     );
+}
+
+#[test]
+fn a_configuration_without_interface_is_valid_but_not_silently() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.toml");
+    for (text, warned) in [
+        ("interfaces = []\n", true),
+        ("", true),
+        ("interfaces = [\"eth0\"]\n", false),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let ran = sip_filter(Path::new(NOWHERE), &["config", "check", file.to_str().unwrap()]);
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        assert!(ran.stdout.contains("is a valid configuration"), "{}", ran.stdout);
+        assert_eq!(
+            ran.stderr.contains("names no interface"),
+            warned,
+            "{}",
+            ran.stderr
+        );
+    }
 }
 
 #[test]

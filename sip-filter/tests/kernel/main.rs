@@ -180,7 +180,7 @@ fn bans_stop_sip_in_every_wrapping_and_allowances_win() {
             Reason::DropBanNetwork,
         ),
         (
-            "2001:db8::/20",
+            "2001::/20",
             "2001:db8:1:2::7",
             "2001:1000::7",
             Reason::DropBanNetwork,

@@ -75,14 +75,14 @@ impl Pair {
     }
 
     pub(crate) fn ban(&mut self, target: &str, scope: Scope, expires: Option<Duration>) {
-        let target: Target = target.parse().unwrap();
+        let target = parse(target);
         for image in [&mut self.host_image, &mut self.kernel_image] {
             image.put(target, KernelBan { scope, expires }).unwrap();
         }
     }
 
     pub(crate) fn unban(&mut self, target: &str) {
-        let target: Target = target.parse().unwrap();
+        let target = parse(target);
         for image in [&mut self.host_image, &mut self.kernel_image] {
             image.remove(target).unwrap();
         }
@@ -156,7 +156,7 @@ impl Pair {
     }
 
     pub(crate) fn trust(&mut self, target: &str, until: Option<Duration>) {
-        let target: Target = target.parse().unwrap();
+        let target = parse(target);
         for image in [&mut self.host_image, &mut self.kernel_image] {
             image.set_trust(target, until).unwrap();
         }
@@ -193,4 +193,10 @@ pub(crate) fn simulating() -> Config {
         flags: flags::SIMULATE,
         ..config()
     }
+}
+
+/// An address or a network; which address in it, does not matter.
+fn parse(target: &str) -> Target {
+    let network = target.parse().map(Target::network);
+    network.unwrap_or_else(|_| target.parse().unwrap())
 }

@@ -154,16 +154,7 @@ impl Rig {
 
     /// Starts the daemon called `name` with the configuration last written for it and waits until it protects.
     pub(crate) fn start(&self, name: &str, arguments: &[&str]) -> Daemon {
-        let mut daemon = Daemon {
-            socket: self.path(&format!("{name}.sock")),
-            process: self.spawn(name, arguments),
-        };
-        wait::until("the daemon", START, || {
-            daemon.process.check()?;
-            Ok(daemon.ask(&["status", "-o", "json"]).code == Some(0))
-        })
-        .unwrap();
-        daemon
+        Daemon::started(self.spawn(name, arguments), self.path(&format!("{name}.sock")))
     }
 
     fn spawn(&self, name: &str, arguments: &[&str]) -> Process {
@@ -242,6 +233,17 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
+    /// One whose process runs, as soon as it protects.
+    pub(crate) fn started(process: Process, socket: PathBuf) -> Self {
+        let mut daemon = Self { process, socket };
+        wait::until("the daemon", START, || {
+            daemon.process.check()?;
+            Ok(daemon.ask(&["status", "-o", "json"]).code == Some(0))
+        })
+        .unwrap();
+        daemon
+    }
+
     /// Runs a verb against it.
     pub(crate) fn ask(&self, arguments: &[&str]) -> Ran {
         ask(&self.socket, arguments)

@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, SystemTime},
 };
@@ -12,7 +12,12 @@ use anyhow::{Context as _, Result, ensure};
 use ipnet::IpNet;
 use serde_json::Value;
 use xtask::lab::{
-    Netns, Process, WorkDir, command, process::tail, topology::EDGE_INTERFACE, wait, workdir::path_str,
+    Netns, Process, WorkDir, command,
+    decisions::{self, Decisions},
+    process::tail,
+    topology::EDGE_INTERFACE,
+    wait,
+    workdir::path_str,
 };
 
 use super::verdict::Ban;
@@ -63,11 +68,13 @@ pub(crate) struct Filter {
     process: Process,
     binary: PathBuf,
     socket: PathBuf,
+    config: PathBuf,
 }
 
 impl Filter {
-    /// Starts the daemon on the edge's interface and waits until it protects it.
-    pub(crate) fn start(edge: &Netns, dir: &WorkDir, binary: PathBuf) -> Result<Self> {
+    /// Starts the daemon on the edge's interface and waits until it protects it. `settings` are tables of its
+    /// configuration, where it is not to have the defaults.
+    pub(crate) fn start(edge: &Netns, dir: &WorkDir, binary: PathBuf, settings: &str) -> Result<Self> {
         let socket = dir.path().join("api.sock");
         let bpf = dir.mount_bpf()?;
         let config = dir.write(
@@ -77,7 +84,7 @@ impl Filter {
                  state_dir = \"{state}\"\n\
                  socket = \"{socket}\"\n\
                  \n[metrics]\nlisten = \"{METRICS}\"\n\
-                 \n[bpf]\npin_root = \"{bpf}/sip-filter\"\n",
+                 \n[bpf]\npin_root = \"{bpf}/sip-filter\"\n\n{settings}\n",
                 state = dir.path().join("state").display(),
                 socket = socket.display(),
                 bpf = bpf.display(),
@@ -90,6 +97,7 @@ impl Filter {
             process,
             binary,
             socket,
+            config,
         };
         wait::until("the filter", Duration::from_secs(15), || {
             filter.check()?;
@@ -113,9 +121,27 @@ impl Filter {
         parse_list(&json, SystemTime::now()).with_context(|| format!("in `sip-filter list`: {json}"))
     }
 
-    /// The rules of the alarms so far.
-    pub(crate) fn alarms(&self) -> Result<Vec<String>> {
-        Ok(parse_alarms(&self.ask(&["events", "-n", "1000", "-o", "json"])?))
+    /// What its rules decided so far.
+    pub(crate) fn decisions(&self) -> Result<Decisions> {
+        decisions::of_events(&self.ask(&["events", "-n", "1000", "-o", "json"])?)
+    }
+
+    /// What its rules decide on a capture from before the interface, with the same configuration. `own` are the
+    /// server's addresses.
+    pub(crate) fn analyze(&self, capture: &Path, own: &[IpAddr]) -> Result<Decisions> {
+        let own: Vec<String> = own.iter().map(ToString::to_string).collect();
+        let mut args = vec![
+            "analyze",
+            path_str(capture)?,
+            "-o",
+            "json",
+            "--config",
+            path_str(&self.config)?,
+        ];
+        for address in &own {
+            args.extend(["--own", address]);
+        }
+        decisions::of_analysis(&command::run(path_str(&self.binary)?, &args)?)
     }
 
     /// What `sip-filter status` says, for people.
@@ -154,21 +180,6 @@ pub(crate) fn scrape(edge: &Netns) -> Result<String> {
         Ok(response)
     })?
     .with_context(|| format!("metrics at {METRICS}"))
-}
-
-/// Events are a list in an object, or one a line.
-fn parse_alarms(json: &str) -> Vec<String> {
-    let whole: Value = serde_json::from_str(json).unwrap_or_default();
-    let lines = json.lines().filter_map(|line| serde_json::from_str(line).ok());
-    let events: Vec<Value> = match whole["events"].as_array() {
-        Some(events) => events.clone(),
-        None => lines.collect(),
-    };
-    events
-        .iter()
-        .filter(|event| event["kind"] == "alarm")
-        .map(|event| event["rule"].as_str().unwrap_or("no rule").to_owned())
-        .collect()
 }
 
 fn parse_list(json: &str, now: SystemTime) -> Result<Vec<Listed>> {
@@ -217,17 +228,6 @@ mod tests {
         );
         assert!(bans[1].covers("2001:db8:bad::15".parse().unwrap()));
         assert_eq!(bans[1].ban.at, now);
-    }
-
-    #[test]
-    fn alarms_are_found_in_either_form() {
-        let event = r#"{"time":"2026-01-02T03:04:05Z","kind":"alarm","rule":"distributed-auth"}"#;
-        let other = r#"{"kind":"ban","rule":"garbage"}"#;
-        assert_eq!(parse_alarms(&format!("{other}\n{event}\n")), ["distributed-auth"]);
-        assert_eq!(
-            parse_alarms(&format!("{{\"events\":[{event},{other}]}}")),
-            ["distributed-auth"]
-        );
     }
 
     #[test]

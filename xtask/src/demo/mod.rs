@@ -118,7 +118,7 @@ fn perform(binary: Option<&Path>) -> Result<Verdict> {
 
     let filter = match binary {
         Some(binary) => {
-            let filter = Filter::start(&site.topology.edge, &site.dir, binary.to_owned())?;
+            let filter = Filter::start(&site.topology.edge, &site.dir, binary.to_owned(), "")?;
             view.event("sip-filter protects the server's interface");
             Some(filter)
         }

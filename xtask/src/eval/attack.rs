@@ -19,14 +19,17 @@ use xtask::lab::{
     wait,
 };
 
-use super::customers::{self, rest};
+use super::{
+    attack_tcp,
+    customers::{self, rest},
+};
 
 /// The attackers' host; other addresses of it are theirs, too.
 pub(super) const HOST: u8 = 21;
 /// The first address of a distributed attack; the others follow.
 const SWARM: u8 = 101;
 /// The account whose password is tried.
-const VICTIM: &str = "1001";
+pub(super) const VICTIM: &str = "1001";
 
 /// What attackers do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +46,10 @@ pub(super) enum Attack {
     Flood(sipp::Flood, u32),
     /// Requests in somebody's name.
     Spoof { whose: Name, rate: u32, count: u64 },
+    /// Passwords over TCP, five a second: over one connection, or over a new one for each.
+    GuessTcp { anew: bool },
+    /// REGISTER requests at a rate, over a few TCP connections.
+    FloodTcp(u32),
     /// INVITEs to numbers with all kinds of prefixes, two a second.
     DialPlan,
     /// Random bytes, 100 packets a second.
@@ -54,6 +61,8 @@ pub(super) enum Attack {
 pub(super) enum Name {
     /// A registered customer.
     Customer,
+    /// A registered customer whose address the operator has allow-listed.
+    Allowed,
     /// An address that has nothing to do with it all.
     Stranger,
     /// Every packet in that of another address.
@@ -118,6 +127,10 @@ impl Attack {
                 };
                 spoof(site, host, v6, whose, burst, stop)
             }
+            Self::GuessTcp { anew } => {
+                attack_tcp::guess(host, SocketAddr::new(address, 0), server, anew, stop)
+            }
+            Self::FloodTcp(rate) => attack_tcp::flood(host, SocketAddr::new(address, 0), server, rate, stop),
             Self::DialPlan => dial_plan(host, SocketAddr::new(address, 5060), server, stop),
             Self::Garbage => garbage(host, SocketAddr::new(address, 5060), server, stop),
         }
@@ -214,7 +227,7 @@ fn guess(
 fn spoof(site: &Site, host: &Netns, v6: bool, whose: Name, burst: Burst, stop: &AtomicBool) -> Result<()> {
     let mut forger = Forger::new((host, "eth0"), (&site.topology.router, "wild0"))?;
     let fixed = match whose {
-        Name::Customer => Some(customers::phone(customers::BASE[if v6 { 2 } else { 0 }], v6)),
+        Name::Customer | Name::Allowed => Some(customers::victim(v6)),
         Name::Stranger => Some(stranger(v6)),
         Name::Everybody => None,
     };

@@ -40,6 +40,8 @@ pub(super) enum Habit {
     Mistyped,
     /// A wrong password for nine minutes, once a minute, then the right one.
     WrongPassword,
+    /// Four wrong passwords and the right one, fifteen times.
+    Forgetful,
     /// 50 INVITEs a second, answered challenges included, from one registered address.
     CallCentre,
     /// A registered phone among keep-alives of all kinds and a WireGuard tunnel, on the same port.
@@ -58,6 +60,8 @@ pub(super) struct Tally {
     pub(super) slowest: Duration,
     /// What the first failure looked like.
     pub(super) first_failure: Option<String>,
+    /// Of the customer in whose name others send: requests begun while they do, and how many succeeded.
+    pub(super) impersonated: (u64, u64),
 }
 
 impl Tally {
@@ -82,6 +86,8 @@ impl Tally {
         self.tried += other.tried;
         self.failed += other.failed;
         self.slowest = self.slowest.max(other.slowest);
+        self.impersonated.0 += other.impersonated.0;
+        self.impersonated.1 += other.impersonated.1;
         self.first_failure = self.first_failure.take().or(other.first_failure);
     }
 }
@@ -120,6 +126,11 @@ pub(super) fn phone(host: u8, v6: bool) -> IpAddr {
     }
 }
 
+/// The customer in whose name floods are sent.
+pub(super) fn victim(v6: bool) -> IpAddr {
+    phone(BASE[if v6 { 2 } else { 0 }], v6)
+}
+
 /// All addresses of customers.
 pub(super) fn is_customer(net: &ipnet::IpNet) -> bool {
     BASE.iter().chain([&SPECIAL]).any(|host| {
@@ -129,15 +140,40 @@ pub(super) fn is_customer(net: &ipnet::IpNet) -> bool {
     })
 }
 
-/// A phone that registers and calls until `stop`.
-pub(super) fn live(site: &Site, phone: &Phone, stop: &AtomicBool) -> Result<Tally> {
-    let client = client(site, phone.address, 5060, &phone.user)?;
+/// What a phone's life depends on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Life<'a> {
+    pub(super) stop: &'a AtomicBool,
+    /// Whether the attack goes on.
+    pub(super) attacked: &'a AtomicBool,
+    /// Others send in its name: it makes more requests meanwhile, so that a hundredth of them can be told from none.
+    pub(super) impersonated: bool,
+    /// Over TCP.
+    pub(super) tcp: bool,
+}
+
+/// A phone that registers and calls until it is to stop.
+pub(super) fn live(site: &Site, phone: &Phone, life: Life<'_>) -> Result<Tally> {
+    let client = if life.tcp {
+        let (local, server) = (SocketAddr::new(phone.address, 0), Site::server_for(phone.address));
+        Client::tcp(&site.topology.phones, local, server, &phone.user)?
+    } else {
+        client(site, phone.address, 5060, &phone.user)?
+    };
     let mut tally = Tally::default();
-    while !stop.load(Ordering::Relaxed) && !interrupt::requested() {
+    while !life.stop.load(Ordering::Relaxed) && !interrupt::requested() {
         let start = Instant::now();
+        let counted = life.impersonated && life.attacked.load(Ordering::Relaxed);
+        let before = (tally.tried, tally.failed);
         tally.success("REGISTER", client.register(&phone.password)?);
         tally.success("INVITE", client.call("2000", &phone.password, Shape::default())?);
-        rest(PACE.saturating_sub(start.elapsed()), stop);
+        if counted {
+            let (tried, failed) = (tally.tried - before.0, tally.failed - before.1);
+            tally.impersonated.0 += tried;
+            tally.impersonated.1 += tried - failed;
+        }
+        let pace = if counted { PACE / 10 } else { PACE };
+        rest(pace.saturating_sub(start.elapsed()), life.stop);
     }
     Ok(tally)
 }
@@ -197,6 +233,22 @@ impl Habit {
                     rest(SECOND * 60, stop);
                 }
                 tally.success("REGISTER with the right password", phone.register(&right)?);
+            }
+            Self::Forgetful => {
+                for _ in 0..if brief { 6 } else { 15 } {
+                    // Locked out: it would wait for each answer in vain.
+                    if tally.failed >= 3 {
+                        break;
+                    }
+                    for _ in 0..4 {
+                        tally.note("wrong password", phone.register("outdated")?, |status| {
+                            status == 401
+                        });
+                        rest(SECOND / 5, stop);
+                    }
+                    tally.success("REGISTER", phone.register(&right)?);
+                    rest(SECOND / 2, stop);
+                }
             }
             Self::KeepAlives => keep_alives(&phone, &right, SECOND * seconds, &mut tally, stop)?,
             Self::Fragments | Self::LongUri => {

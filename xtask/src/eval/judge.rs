@@ -17,8 +17,12 @@ const IN_VAIN: u64 = 3;
 pub(super) enum Verdict {
     /// It was, so long after its start, so many of its packets having reached the server by then.
     Stopped { after: Duration, requests: u64 },
+    /// It was, but the attacker had learnt more by then than the scenario grants.
+    TooLate { after: Duration, requests: u64 },
     /// Only this share of it reached the server.
     Contained { share: f64 },
+    /// The customer in whose name it came was served while it went on: so many of its requests, and how many succeeded.
+    Served { requests: u64, answered: u64 },
     /// It went on to its end.
     No,
     /// It sent nothing, so that this shows nothing.
@@ -27,8 +31,38 @@ pub(super) enum Verdict {
 
 impl Verdict {
     pub(super) fn is_good(self) -> bool {
-        matches!(self, Self::Stopped { .. } | Self::Contained { .. })
+        match self {
+            Self::Stopped { .. } | Self::Contained { .. } => true,
+            Self::Served { requests, answered } => is_served(requests, answered),
+            Self::TooLate { .. } | Self::No | Self::Void => false,
+        }
     }
+
+    /// The same verdict on an attacker who learnt so much, and was granted so much.
+    pub(super) fn within(self, learnt: Learnt, most: Learnt) -> Self {
+        match self {
+            Self::Stopped { after, requests }
+                if learnt.refused > most.refused || learnt.accounts > most.accounts =>
+            {
+                Self::TooLate { after, requests }
+            }
+            verdict => verdict,
+        }
+    }
+}
+
+/// Whether so many answers are enough: 99 of 100.
+pub(super) const fn is_served(requests: u64, answered: u64) -> bool {
+    requests > 0 && answered * 100 >= requests * 99
+}
+
+/// What guessing tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Learnt {
+    /// Credentials refused.
+    pub(super) refused: u64,
+    /// Accounts that the server said something about.
+    pub(super) accounts: usize,
 }
 
 /// The course of an attack.
@@ -39,6 +73,10 @@ pub(super) struct Course {
     pub(super) last_answer: Option<(Instant, u64)>,
     /// What they had sent at the end, as far as answers are concerned.
     pub(super) sent: u64,
+    /// What they did in vain since beside sending, of TCP: connections and repetitions.
+    pub(super) knocks: u64,
+    /// Of the customer in whose name it came: requests meanwhile, and how many of them succeeded.
+    pub(super) impersonated: (u64, u64),
     /// Counters from before the start to the end.
     pub(super) readings: Vec<Reading>,
 }
@@ -47,9 +85,9 @@ impl Course {
     /// When the attack had its last success, and what had been sent by then; the start if it never had any.
     fn last_success(&self, goal: Goal) -> (Instant, u64, u64) {
         match goal {
-            Goal::NoAnswer(_) | Goal::Contained => {
+            Goal::NoAnswer(_) | Goal::Contained | Goal::CustomerServed => {
                 let (at, sent) = self.last_answer.unwrap_or((self.start, 0));
-                (at, sent, self.sent)
+                (at, sent, self.sent + self.knocks)
             }
             Goal::NoPacket(_) => {
                 let sent = self.readings.last().map_or(0, |last| last.attack.sent);
@@ -87,6 +125,10 @@ impl Course {
             } else {
                 Verdict::No
             };
+        }
+        if goal == Goal::CustomerServed {
+            let (requests, answered) = self.impersonated;
+            return Verdict::Served { requests, answered };
         }
         let (at, by_then, _) = self.last_success(goal);
         // A scanner that never gets an answer may give up after its first packet.
@@ -132,6 +174,8 @@ mod tests {
             start,
             last_answer: answer.map(|(second, sent)| (start + SECOND * second, sent)),
             sent,
+            knocks: 0,
+            impersonated: (0, 0),
             readings: readings
                 .iter()
                 .map(|&(second, sent, reached)| Reading {
@@ -185,6 +229,42 @@ mod tests {
         assert_eq!(stopped.verdict(goal, stopped.start + SECOND * 9), expected);
         let free = course(None, 0, &[(0, 0, 0), (1, 100, 100), (9, 900, 900)]);
         assert_eq!(free.verdict(goal, free.start + SECOND * 9), Verdict::No);
+    }
+
+    #[test]
+    fn who_knocks_in_vain_goes_on() {
+        let mut course = course(Some((2, 40)), 40, &[(0, 0, 0), (9, 60, 41)]);
+        assert!(!course.is_stopped(GOAL, course.start + SECOND * 9));
+        course.knocks = IN_VAIN;
+        assert!(course.is_stopped(GOAL, course.start + SECOND * 9));
+    }
+
+    #[test]
+    fn a_guesser_may_not_learn_more_than_granted() {
+        let stopped = Verdict::Stopped {
+            after: SECOND,
+            requests: 20,
+        };
+        let most = Learnt {
+            refused: 5,
+            accounts: 10,
+        };
+        assert_eq!(stopped.within(most, most), stopped);
+        for learnt in [Learnt { refused: 6, ..most }, Learnt { accounts: 11, ..most }] {
+            let late = stopped.within(learnt, most);
+            assert!(matches!(late, Verdict::TooLate { .. }) && !late.is_good());
+        }
+        assert_eq!(Verdict::No.within(most, most), Verdict::No);
+    }
+
+    #[test]
+    fn a_customer_is_served_with_99_answers_of_100() {
+        let mut course = course(None, 0, &[(0, 0, 0), (9, 1000, 1000)]);
+        for (impersonated, good) in [((200, 198), true), ((200, 197), false), ((0, 0), false)] {
+            course.impersonated = impersonated;
+            let verdict = course.verdict(Goal::CustomerServed, course.start + SECOND * 9);
+            assert_eq!(verdict.is_good(), good, "{impersonated:?}");
+        }
     }
 
     #[test]

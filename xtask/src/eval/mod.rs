@@ -1,7 +1,10 @@
 //! `cargo xtask eval`: the scoreboard. Scripted attackers and customers meet the same server, protected in turn by
 //! nothing, by sip-filter and by what operators use today; everything is measured on the wire.
 
+mod agreement;
 mod attack;
+mod attack_tcp;
+mod csv;
 mod customers;
 mod judge;
 mod meter;

@@ -1,7 +1,7 @@
 //! What stands between the attackers and the server, in turn.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::IpAddr,
     path::Path,
     process::Command,
@@ -12,10 +12,12 @@ use anyhow::{Context as _, Result};
 use ipnet::IpNet;
 use xtask::lab::{
     Process, Site,
+    decisions::Decisions,
     kamailio::{Guard, PIKE_ALERT},
     workdir::path_str,
 };
 
+use super::scenario::Scenario;
 use crate::demo::filter::Filter;
 
 /// A protection to judge.
@@ -81,15 +83,21 @@ enum Running {
 }
 
 impl Guardian {
-    pub(super) fn start(protection: Protection, site: &Site, binary: Option<&Path>) -> Result<Self> {
+    pub(super) fn start(
+        protection: Protection,
+        site: &Site,
+        binary: Option<&Path>,
+        scenario: &Scenario,
+    ) -> Result<Self> {
         let kind = match protection {
             Protection::None => Running::None,
             Protection::SipFilter => {
                 let binary = binary.context("sip-filter wasn't built")?.to_owned();
-                Running::SipFilter(Box::new(Filter::start(&site.topology.edge, &site.dir, binary)?))
+                let (edge, settings) = (&site.topology.edge, scenario.settings());
+                Running::SipFilter(Box::new(Filter::start(edge, &site.dir, binary, &settings)?))
             }
             Protection::Pike => Running::Pike,
-            Protection::Fail2ban => Running::Fail2ban(fail2ban(site)?),
+            Protection::Fail2ban => Running::Fail2ban(fail2ban(site, scenario.allowed())?),
         };
         Ok(Self {
             kind,
@@ -142,11 +150,19 @@ impl Guardian {
         Ok(())
     }
 
-    /// The rules of the alarms that it raised.
-    pub(super) fn alarms(&self) -> Result<BTreeSet<String>> {
+    /// What its rules decided, if it tells.
+    pub(super) fn decisions(&self) -> Result<Decisions> {
         match &self.kind {
-            Running::SipFilter(filter) => Ok(filter.alarms()?.into_iter().collect()),
-            Running::None | Running::Pike | Running::Fail2ban(_) => Ok(BTreeSet::new()),
+            Running::SipFilter(filter) => filter.decisions(),
+            Running::None | Running::Pike | Running::Fail2ban(_) => Ok(Decisions::new()),
+        }
+    }
+
+    /// What it decides on a capture, if it can.
+    pub(super) fn analyze(&self, capture: &Path) -> Result<Option<Decisions>> {
+        match &self.kind {
+            Running::SipFilter(filter) => filter.analyze(capture, &Site::server_addresses()).map(Some),
+            Running::None | Running::Pike | Running::Fail2ban(_) => Ok(None),
         }
     }
 
@@ -186,6 +202,7 @@ enabled = true
 backend = auto
 usedns = no
 ignoreself = false
+ignoreip = @ALLOWED@
 logpath = @LOG@
 filter = kamailio
 maxretry = 5
@@ -212,17 +229,20 @@ dbmaxmatches = 10
 [Definition]
 ";
 
-fn fail2ban(site: &Site) -> Result<Process> {
+fn fail2ban(site: &Site, allowed: Option<IpAddr>) -> Result<Process> {
     let dir = site.dir.path().join("fail2ban");
     let own = path_str(&dir)?.to_owned();
     for sub in ["filter.d", "action.d"] {
         std::fs::create_dir_all(dir.join(sub))?;
     }
     let log = path_str(site.kamailio.log_file())?;
+    let allowed = allowed.map_or(String::new(), |address| address.to_string());
     site.dir
         .write("fail2ban/fail2ban.conf", &SERVER.replace("@DIR@", &own))?;
-    site.dir
-        .write("fail2ban/jail.conf", &JAIL.replace("@LOG@", log))?;
+    site.dir.write(
+        "fail2ban/jail.conf",
+        &JAIL.replace("@LOG@", log).replace("@ALLOWED@", &allowed),
+    )?;
     site.dir.write("fail2ban/filter.d/kamailio.conf", FILTER)?;
     let action = "action.d/nftables.conf";
     let original = Path::new("/etc/fail2ban").join(action);

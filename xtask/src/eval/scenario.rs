@@ -1,12 +1,13 @@
 //! The scenarios, all of them, as data.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use xtask::lab::{scanners::Disguise, sipp::Flood};
 
 use super::{
     attack::{Attack, Name},
-    customers::Habit,
+    customers::{self, Habit},
+    judge::Learnt,
 };
 
 /// The User-Agent of a scanner that wants to pass as a desk phone.
@@ -26,6 +27,8 @@ pub(super) struct Scenario {
     pub(super) quick: bool,
     /// How much of the machine it takes; see [`super::CAPACITY`].
     pub(super) weight: u32,
+    /// Scanners are to be known by what they do: the rule that knows them by their looks only reports.
+    pub(super) by_behaviour: bool,
 }
 
 /// Who is on the stage beside the phones that always are.
@@ -44,6 +47,9 @@ pub(super) enum Goal {
     NoPacket(Duration),
     /// At most [`super::judge::CONTAINED`] of it reach the server: nobody can be banned for forged packets.
     Contained,
+    /// The customer in whose name it comes is served all the same: it is let through by the operator's own word, or
+    /// nobody could tell the two apart.
+    CustomerServed,
 }
 
 const fn attack(name: &'static str, attack: Attack) -> Scenario {
@@ -53,6 +59,7 @@ const fn attack(name: &'static str, attack: Attack) -> Scenario {
         v6: false,
         quick: false,
         weight: 2,
+        by_behaviour: false,
     }
 }
 
@@ -63,6 +70,7 @@ const fn customer(name: &'static str, habit: Habit) -> Scenario {
         v6: false,
         quick: false,
         weight: 1,
+        by_behaviour: false,
     }
 }
 
@@ -82,6 +90,11 @@ impl Scenario {
         self
     }
 
+    const fn by_behaviour(mut self) -> Self {
+        self.by_behaviour = true;
+        self
+    }
+
     pub(super) fn goal(&self) -> Option<Goal> {
         let Play::Attack(attack) = self.play else {
             return None;
@@ -89,7 +102,10 @@ impl Scenario {
         Some(match attack {
             Attack::Guess { every, .. } => Goal::NoAnswer(every * 3 + SECOND),
             Attack::Garbage => Goal::NoPacket(SECOND * 6),
-            Attack::Spoof { .. } => Goal::Contained,
+            Attack::Spoof { whose, .. } => match whose {
+                Name::Allowed => Goal::CustomerServed,
+                Name::Customer | Name::Stranger | Name::Everybody => Goal::Contained,
+            },
             _ => Goal::NoAnswer(SECOND * 6),
         })
     }
@@ -107,11 +123,63 @@ impl Scenario {
         }
     }
 
+    /// The customer in whose name it comes.
+    pub(super) fn impersonated(&self) -> Option<IpAddr> {
+        let Play::Attack(Attack::Spoof { whose, .. }) = self.play else {
+            return None;
+        };
+        match whose {
+            Name::Customer | Name::Allowed => Some(customers::victim(self.v6)),
+            Name::Stranger | Name::Everybody => None,
+        }
+    }
+
+    /// Whom the operator has allow-listed, where the protection knows such a list.
+    pub(super) fn allowed(&self) -> Option<IpAddr> {
+        match self.play {
+            Play::Attack(Attack::Spoof {
+                whose: Name::Allowed, ..
+            }) => Some(customers::victim(self.v6)),
+            _ => None,
+        }
+    }
+
+    /// What an attacker may learn before it is stopped.
+    pub(super) fn most(&self) -> Option<Learnt> {
+        let (refused, accounts) = match self.play {
+            Play::Attack(Attack::Crack(_)) if self.by_behaviour => (5, usize::MAX),
+            Play::Attack(Attack::War(_)) if self.by_behaviour => (u64::MAX, 10),
+            Play::Attack(Attack::GuessTcp { .. }) => (5, usize::MAX),
+            _ => return None,
+        };
+        Some(Learnt { refused, accounts })
+    }
+
+    /// sip-filter's configuration, where it is not to be the default.
+    pub(super) fn settings(&self) -> String {
+        let mut settings = String::new();
+        if self.by_behaviour {
+            settings.push_str("[detect.scanner-signature]\nshadow = true\n");
+        }
+        if let Some(allowed) = self.allowed() {
+            settings.push_str(&format!("[allow]\nnetworks = [\"{allowed}\"]\n"));
+        }
+        settings
+    }
+
+    /// Whether a customer uses TCP.
+    pub(super) fn tcp(&self) -> bool {
+        matches!(
+            self.play,
+            Play::Attack(Attack::GuessTcp { .. } | Attack::FloodTcp(_))
+        )
+    }
+
     /// Whether it looks for accounts or passwords.
     pub(super) fn guesses(&self) -> bool {
         matches!(
             self.play,
-            Play::Attack(Attack::War(_) | Attack::Crack(_) | Attack::Guess { .. })
+            Play::Attack(Attack::War(_) | Attack::Crack(_) | Attack::Guess { .. } | Attack::GuessTcp { .. })
         )
     }
 
@@ -135,6 +203,7 @@ impl Scenario {
                 Attack::Spoof { whose, rate, count } => {
                     let name = match whose {
                         Name::Customer => "in the name of a registered customer",
+                        Name::Allowed => "in the name of a registered customer that is allow-listed",
                         Name::Stranger => "in the name of an uninvolved address",
                         Name::Everybody => return format!(
                             "{rate} forged requests a second, {count} at most, each from another address"
@@ -142,6 +211,13 @@ impl Scenario {
                     };
                     format!("{rate} forged requests a second {name}")
                 }
+                Attack::GuessTcp { anew } => format!(
+                    "5 passwords of an account a second over TCP, {}; a customer registers and calls over TCP",
+                    if anew { "each with a connection of its own" } else { "over one connection" }
+                ),
+                Attack::FloodTcp(rate) => format!(
+                    "{rate} REGISTER requests a second from one address over TCP; a customer registers and calls over TCP"
+                ),
                 Attack::DialPlan => "an unregistered caller tries 2 numbers a second with 16 prefixes".to_owned(),
                 Attack::Garbage => "100 packets of random bytes a second".to_owned(),
             },
@@ -152,6 +228,9 @@ impl Scenario {
                 Habit::WrongPassword => {
                     "a phone sends a wrong password each minute for nine minutes, then the right one".to_owned()
                 }
+                Habit::Forgetful => {
+                    "a phone sends four wrong passwords and then the right one, fifteen times over".to_owned()
+                }
                 Habit::CallCentre => "a registered call centre sends 50 INVITEs a second (25 calls)".to_owned(),
                 Habit::KeepAlives => {
                     "a registered phone, CRLF, STUN and a WireGuard tunnel (20 packets a second) on the SIP port"
@@ -161,10 +240,29 @@ impl Scenario {
                 Habit::LongUri => "calls with a Request-URI of over 600 bytes".to_owned(),
             },
         };
-        if self.v6 {
-            format!("{story}, over IPv6")
-        } else {
-            story
+        let story = match self.v6 {
+            true => format!("{story}, over IPv6"),
+            false => story,
+        };
+        match (self.by_behaviour, self.most()) {
+            (
+                true,
+                Some(Learnt {
+                    accounts: usize::MAX,
+                    refused,
+                }),
+            ) => format!(
+                "{story}; sip-filter's rule for scanners only reports, so that others must stop it, within {refused} \
+                 refused passwords"
+            ),
+            (true, Some(Learnt { accounts, .. })) => format!(
+                "{story}; sip-filter's rule for scanners only reports, so that others must stop it, within {accounts} \
+                 accounts"
+            ),
+            (_, Some(Learnt { refused, .. })) => {
+                format!("{story}; to be stopped within {refused} refused passwords")
+            }
+            _ => story,
         }
     }
 }
@@ -218,13 +316,22 @@ pub(super) const ALL: &[Scenario] = &[
     attack("svcrack-compact", Attack::Crack(Disguise::Compact)),
     attack("svcrack-agent", Attack::Crack(AGENT)).quick(),
     attack("svcrack-v6", Attack::Crack(Disguise::None)).v6(),
+    attack("svwar-behaviour", Attack::War(Disguise::None)).by_behaviour(),
+    attack("svwar-behaviour-compact", Attack::War(Disguise::Compact)).by_behaviour(),
+    attack("svwar-behaviour-agent", Attack::War(AGENT)).by_behaviour(),
+    attack("svcrack-behaviour", Attack::Crack(Disguise::None)).by_behaviour(),
+    attack("svcrack-behaviour-compact", Attack::Crack(Disguise::Compact)).by_behaviour(),
+    attack("svcrack-behaviour-agent", Attack::Crack(AGENT)).by_behaviour(),
     attack("slow-guessing", SLOW).weight(0),
     attack("slow-guessing-v6", SLOW).v6().weight(0),
     attack("distributed-guessing", DISTRIBUTED).quick(),
+    attack("guessing-tcp", Attack::GuessTcp { anew: false }),
+    attack("guessing-tcp-anew", Attack::GuessTcp { anew: true }),
     attack("flood-register", Attack::Flood(Flood::Register, 1000)).weight(4),
     attack("flood-register-v6", Attack::Flood(Flood::Register, 1000))
         .v6()
         .weight(4),
+    attack("flood-register-tcp", Attack::FloodTcp(1000)).weight(4),
     attack("flood-invite", Attack::Flood(Flood::Invite, 1000))
         .quick()
         .weight(4),
@@ -238,6 +345,8 @@ pub(super) const ALL: &[Scenario] = &[
     attack("spoofed-customer-v6", spoof(Name::Customer))
         .v6()
         .weight(4),
+    attack("spoofed-allowed", spoof(Name::Allowed)).weight(4),
+    attack("spoofed-allowed-v6", spoof(Name::Allowed)).v6().weight(4),
     attack("spoofed-stranger", spoof(Name::Stranger)).weight(4),
     attack("spoofed-thousands", THOUSANDS).quick().weight(4),
     attack("spoofed-million", MILLION).weight(super::CAPACITY),
@@ -249,6 +358,7 @@ pub(super) const ALL: &[Scenario] = &[
     customer("office-v6", Habit::Office).v6(),
     customer("pbx-options", Habit::Watching).quick(),
     customer("mistyped-password", Habit::Mistyped).quick(),
+    customer("forgetful", Habit::Forgetful).quick(),
     customer("wrong-password", Habit::WrongPassword).weight(0),
     customer("call-centre", Habit::CallCentre).quick().weight(2),
     customer("call-centre-v6", Habit::CallCentre).v6().weight(2),

@@ -2,22 +2,19 @@
 //! time, since it depends on nobody's counters or word.
 
 use std::{
-    collections::{BTreeSet, HashSet},
-    fs::File,
+    collections::{BTreeSet, HashMap, HashSet},
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    io::{self, BufWriter, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::Path,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use ipnet::IpNet;
-use xtask::lab::{Netns, Topology, frames::Link};
+use xtask::lab::{Topology, frames::Link};
 
 /// Credentials that are remembered until their answer comes, at most.
 const PENDING: usize = 65_536;
@@ -37,7 +34,12 @@ pub(super) struct Seen {
     pub(super) accounts: BTreeSet<String>,
     /// REGISTERs of attackers that succeeded.
     pub(super) logins: u64,
+    /// What attackers did over TCP since the last answer that is no new data: they connected, or said again what they
+    /// had said.
+    pub(super) knocks: u64,
     pending: HashSet<u64>,
+    /// By connection and direction: where what was not said yet begins.
+    next: HashMap<(IpAddr, [u16; 2]), u32>,
 }
 
 /// A running watch.
@@ -55,16 +57,11 @@ impl Tap {
         }
     }
 
-    /// Watches the router's link to the server until [`Tap::stop`]; keeps what it sees in `capture`.
-    pub(super) fn watch(&self, router: &Netns, capture: Option<&Path>) -> Result<()> {
-        let mut link = Link::open(router, "edge0")?;
+    /// Watches the router's link to the server until [`Tap::stop`].
+    pub(super) fn watch(&self, mut link: Link) -> Result<()> {
         let attackers = networks();
-        let mut capture = capture.map(Capture::new).transpose()?;
         while !self.stop.load(Ordering::Relaxed) {
             link.receive(Duration::from_millis(200), |frame| {
-                if let Some(capture) = &mut capture {
-                    capture.keep(frame);
-                }
                 if let Some(packet) = parse(frame) {
                     let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
                     seen.note(&packet, &attackers);
@@ -72,7 +69,7 @@ impl Tap {
                 false
             })?;
         }
-        capture.map_or(Ok(()), Capture::finish)
+        Ok(())
     }
 
     pub(super) fn stop(&self) {
@@ -81,41 +78,6 @@ impl Tap {
 
     pub(super) fn seen(&self) -> Seen {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-/// A file in pcap's format with nanoseconds.
-struct Capture {
-    file: BufWriter<File>,
-    failure: Option<io::Error>,
-}
-
-impl Capture {
-    fn new(path: &Path) -> Result<Self> {
-        let mut file =
-            BufWriter::new(File::create(path).with_context(|| format!("can't create {}", path.display()))?);
-        // Magic number, version 2.4, two unused fields, longest frame, Ethernet.
-        let versions = 4 << 16 | 2;
-        for word in [0xa1b2_3c4d_u32, versions, 0, 0, 262_144, 1] {
-            file.write_all(&word.to_le_bytes())?;
-        }
-        Ok(Self { file, failure: None })
-    }
-
-    fn keep(&mut self, frame: &[u8]) {
-        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let length = frame.len() as u32;
-        let words = [time.as_secs() as u32, time.subsec_nanos(), length, length].map(u32::to_le_bytes);
-        let written = self.file.write_all(words.as_flattened());
-        if let Err(error) = written.and_then(|()| self.file.write_all(frame)) {
-            self.failure.get_or_insert(error);
-        }
-    }
-
-    fn finish(mut self) -> Result<()> {
-        self.file.flush()?;
-        self.failure
-            .map_or(Ok(()), |error| Err(error).context("can't write the capture"))
     }
 }
 
@@ -132,45 +94,75 @@ struct Packet<'a> {
     from: IpAddr,
     to: IpAddr,
     payload: &'a [u8],
+    tcp: Option<Segment>,
 }
 
-/// The addresses and the UDP payload of a frame.
+/// Where a TCP segment belongs.
+#[derive(Clone, Copy)]
+struct Segment {
+    ports: [u16; 2],
+    sequence: u32,
+    opens: bool,
+}
+
+/// The addresses and the payload of a frame with UDP or TCP.
 fn parse(frame: &[u8]) -> Option<Packet<'_>> {
     let packet = frame.get(14..)?;
-    let (from, to, udp): (IpAddr, IpAddr, &[u8]) = match packet.first()? >> 4 {
+    let (from, to, protocol, rest): (IpAddr, IpAddr, u8, &[u8]) = match packet.first()? >> 4 {
         4 => {
             let header = packet.get(..20)?;
             let four = |at: usize| -> Option<Ipv4Addr> {
                 Some(<[u8; 4]>::try_from(header.get(at..at + 4)?).ok()?.into())
             };
-            if header[9] != 17 {
-                return None;
-            }
             let length = usize::from(header[0] & 15) * 4;
-            (four(12)?.into(), four(16)?.into(), packet.get(length..)?)
+            // Short frames are filled up.
+            let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
+            let rest = packet.get(length..total.min(packet.len()))?;
+            (four(12)?.into(), four(16)?.into(), header[9], rest)
         }
         6 => {
             let header = packet.get(..40)?;
             let sixteen = |at: usize| -> Option<Ipv6Addr> {
                 Some(<[u8; 16]>::try_from(header.get(at..at + 16)?).ok()?.into())
             };
-            if header[6] != 17 {
-                return None;
-            }
-            (sixteen(8)?.into(), sixteen(24)?.into(), packet.get(40..)?)
+            let total = 40 + usize::from(u16::from_be_bytes([header[4], header[5]]));
+            let rest = packet.get(40..total.min(packet.len()))?;
+            (sixteen(8)?.into(), sixteen(24)?.into(), header[6], rest)
+        }
+        _ => return None,
+    };
+    let (payload, tcp) = match protocol {
+        17 => (rest.get(8..)?, None),
+        6 => {
+            let (header, payload) = (rest.get(..20)?, rest.get(usize::from(rest.get(12)? >> 4) * 4..)?);
+            let two = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+            let segment = Segment {
+                ports: [two(0), two(2)],
+                sequence: u32::from(two(4)) << 16 | u32::from(two(6)),
+                opens: header[13] & 2 != 0,
+            };
+            (payload, Some(segment))
         }
         _ => return None,
     };
     Some(Packet {
         from,
         to,
-        payload: udp.get(8..)?,
+        payload,
+        tcp,
     })
 }
 
 impl Seen {
     fn note(&mut self, packet: &Packet<'_>, attackers: &[IpNet]) {
         let hostile = |address: &IpAddr| attackers.iter().any(|net| net.contains(address));
+        if let Some(segment) = packet.tcp
+            && !self.is_news(packet, segment)
+        {
+            let again = segment.opens || !packet.payload.is_empty();
+            self.knocks += u64::from(hostile(&packet.from) && again);
+            return;
+        }
         if hostile(&packet.from) {
             self.sent += 1;
             let text = String::from_utf8_lossy(packet.payload);
@@ -180,6 +172,7 @@ impl Seen {
         } else if hostile(&packet.to) && packet.payload.starts_with(b"SIP/2.0 ") {
             self.answers += 1;
             self.last_answer = Some((Instant::now(), self.sent));
+            self.knocks = 0;
             let text = String::from_utf8_lossy(packet.payload);
             let status: u16 = text
                 .get(8..11)
@@ -195,6 +188,28 @@ impl Seen {
                 self.accounts.extend(value(&text, "to", "t").and_then(user));
             }
         }
+    }
+}
+
+impl Seen {
+    /// Whether a segment carries what was not seen before: a server repeats its answers to one that is banned by now.
+    fn is_news(&mut self, packet: &Packet<'_>, segment: Segment) -> bool {
+        let key = (packet.from, segment.ports);
+        if segment.opens {
+            self.next.insert(key, segment.sequence.wrapping_add(1));
+            return false;
+        }
+        if packet.payload.is_empty() || self.next.len() > PENDING {
+            return false;
+        }
+        let end = segment.sequence.wrapping_add(packet.payload.len() as u32);
+        let next = self.next.entry(key).or_insert(segment.sequence);
+        // Sequence numbers go round.
+        let news = end.wrapping_sub(*next).cast_signed() > 0;
+        if news {
+            *next = end;
+        }
+        news
     }
 }
 
@@ -247,6 +262,7 @@ mod tests {
                 from,
                 to,
                 payload: &payload,
+                tcp: None,
             };
             seen.note(&packet, &networks());
         };
@@ -263,5 +279,45 @@ mod tests {
         assert_eq!((seen.sent, seen.answers, seen.refused, seen.logins), (2, 3, 1, 0));
         assert_eq!(seen.accounts.len(), 1);
         assert_eq!(seen.last_answer.map(|(_, sent)| sent), Some(2));
+    }
+
+    #[test]
+    fn what_tcp_repeats_is_no_answer() {
+        let (attacker, server) = (Topology::attacker_v4(21), Topology::server_v4(10));
+        let mut seen = Seen::default();
+        let mut pass = |from, to, ports, sequence: u32, opens, payload: &[u8]| {
+            let packet = Packet {
+                from,
+                to,
+                payload,
+                tcp: Some(Segment {
+                    ports,
+                    sequence,
+                    opens,
+                }),
+            };
+            seen.note(&packet, &networks());
+            (seen.sent, seen.answers, seen.knocks)
+        };
+        let request = message("REGISTER sip:h SIP/2.0", "1", "");
+        let answer = message("SIP/2.0 401 Unauthorized", "1", "");
+        let (there, back) = ([4000, 5060], [5060, 4000]);
+        // Close to the end of the numbers.
+        assert_eq!(pass(attacker, server, there, u32::MAX - 1, true, b""), (0, 0, 1));
+        assert_eq!(pass(server, attacker, back, 70, true, b""), (0, 0, 1));
+        assert_eq!(pass(attacker, server, there, u32::MAX, false, b""), (0, 0, 1));
+        assert_eq!(
+            pass(attacker, server, there, u32::MAX, false, &request),
+            (1, 0, 1)
+        );
+        assert_eq!(pass(server, attacker, back, 71, false, &answer), (1, 1, 0));
+        for knocks in 1..3 {
+            assert_eq!(
+                pass(server, attacker, back, 71, false, &answer),
+                (1, 1, knocks - 1)
+            );
+            let again = pass(attacker, server, there, u32::MAX, false, &request);
+            assert_eq!(again, (1, 1, knocks));
+        }
     }
 }

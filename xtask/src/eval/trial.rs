@@ -10,13 +10,21 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use xtask::lab::{Site, interrupt, process::tail};
+use xtask::lab::{
+    Site,
+    capture::Tcpdump,
+    decisions::{Action, Decisions},
+    frames::Link,
+    interrupt,
+    process::tail,
+};
 
 use super::{
+    agreement::Agreement,
     attack, customers,
-    customers::{Habit, Tally},
+    customers::{Habit, Life, Tally},
     joined,
-    judge::{Course, Verdict},
+    judge::{Course, Learnt, Verdict},
     meter::{self, Packets, Reading},
     protection::{Guardian, Protection},
     scenario::{Goal, Play, Scenario},
@@ -35,6 +43,8 @@ pub(super) struct Outcome {
     pub(super) protection: Protection,
     pub(super) attack: Option<Attacked>,
     pub(super) customers: Served,
+    /// Whether an analysis of the packets decides the same; of protections that can analyse.
+    pub(super) agreement: Option<Agreement>,
 }
 
 /// The attackers' side.
@@ -58,6 +68,8 @@ pub(super) struct Attacked {
     pub(super) alarms: BTreeSet<String>,
     /// Whether its packets came in the names of others.
     pub(super) forged: bool,
+    /// Of the customer in whose name they came: requests meanwhile, and how many succeeded.
+    pub(super) impersonated: Option<(u64, u64)>,
 }
 
 /// The customers' side.
@@ -110,19 +122,14 @@ pub(super) fn play(scenario: &Scenario, protection: Protection, conditions: &Con
         protection.guard(),
     )?;
     meter::install(&site)?;
-    let mut guardian = Guardian::start(protection, &site, conditions.binary.as_deref())?;
+    let mut guardian = Guardian::start(protection, &site, conditions.binary.as_deref(), scenario)?;
     let name = format!("{}-{}", scenario.name, protection.name());
     if let Some(dir) = &conditions.logs {
         fs::create_dir_all(dir)?;
     }
-    let capture = conditions
-        .logs
-        .as_ref()
-        .map(|dir| dir.join(format!("{name}.pcap")));
+    let recorder = record(&site, scenario, protection, conditions, &name)?;
     let scene = Scene {
         site: &site,
-        // Half a gigabyte would tell nothing more.
-        capture: capture.filter(|_| scenario.weight < super::CAPACITY),
         scenario,
         brief: conditions.brief,
     };
@@ -132,6 +139,8 @@ pub(super) fn play(scenario: &Scenario, protection: Protection, conditions: &Con
     });
     let (course, seen, tally) = played?;
     site.kamailio.check()?;
+    let decisions = guardian.decisions()?;
+    let agreement = compare(&guardian, &decisions, recorder)?;
     if let Some(dir) = &conditions.logs {
         fs::write(dir.join(format!("{name}-protection.log")), guardian.log())?;
         fs::write(dir.join(format!("{name}-kamailio.log")), site.kamailio.log())?;
@@ -145,11 +154,25 @@ pub(super) fn play(scenario: &Scenario, protection: Protection, conditions: &Con
         .bans
         .iter()
         .partition(|(net, _)| customers::is_customer(net));
-    let alarms = guardian.alarms()?;
+    let alarms: BTreeSet<String> = decisions
+        .iter()
+        .filter(|decision| decision.action == Action::Alarm)
+        .map(|decision| decision.rule.clone())
+        .collect();
+    let learnt = Learnt {
+        refused: seen.refused,
+        accounts: seen.accounts.len(),
+    };
     let attacked = scenario.goal().map(|goal| {
         let first = others.iter().map(|(_, ban)| ban.at).min();
         Attacked {
-            verdict: course.verdict(goal, course.readings.last().map_or(course.start, |last| last.at)),
+            verdict: {
+                let end = course.readings.last().map_or(course.start, |last| last.at);
+                let verdict = course.verdict(goal, end);
+                scenario
+                    .most()
+                    .map_or(verdict, |most| verdict.within(learnt, most))
+            },
             rules: others.iter().map(|(_, ban)| ban.rule.clone()).collect(),
             bans: others.len(),
             longest: others.iter().map(|(_, ban)| ban.left).max(),
@@ -160,13 +183,15 @@ pub(super) fn play(scenario: &Scenario, protection: Protection, conditions: &Con
             accounts: seen.accounts.len(),
             logins: seen.logins,
             alarms,
-            forged: goal == Goal::Contained,
+            forged: matches!(goal, Goal::Contained | Goal::CustomerServed),
+            impersonated: scenario.impersonated().map(|_| course.impersonated),
         }
     });
     Ok(Outcome {
         scenario: scenario.name,
         protection,
         attack: attacked,
+        agreement,
         customers: Served {
             tally,
             lost: customer.sent.saturating_sub(customer.reached),
@@ -178,6 +203,42 @@ pub(super) fn play(scenario: &Scenario, protection: Protection, conditions: &Con
                 .collect(),
         },
     })
+}
+
+/// Begins to record what comes to the server's interface and leaves it, before the protection touches it. Where it is
+/// for a comparison only, the file goes with the site; a million packets would tell nothing more.
+fn record(
+    site: &Site,
+    scenario: &Scenario,
+    protection: Protection,
+    conditions: &Conditions,
+    name: &str,
+) -> Result<Option<Tcpdump>> {
+    let file = match &conditions.logs {
+        Some(dir) => dir.join(format!("{name}.pcap")),
+        None if protection == Protection::SipFilter => site.dir.path().join("trial.pcap"),
+        None => return Ok(None),
+    };
+    if scenario.weight >= super::CAPACITY {
+        return Ok(None);
+    }
+    let router = &site.topology.router;
+    Tcpdump::start(router, &site.dir, "edge0", &file, "ip or ip6").map(Some)
+}
+
+/// Whether what was recorded leads to the same decisions.
+fn compare(
+    guardian: &Guardian,
+    decisions: &Decisions,
+    recorder: Option<Tcpdump>,
+) -> Result<Option<Agreement>> {
+    let file = match recorder.map(Tcpdump::finish) {
+        Some(Ok((file, _))) => file,
+        Some(Err(error)) => return Ok(Some(Agreement::NotCompared(format!("{error:#}")))),
+        None => return Ok(None),
+    };
+    let analysis = guardian.analyze(&file)?;
+    Ok(analysis.map(|analysis| Agreement::of(decisions, &analysis)))
 }
 
 /// Tells everybody to stop, whatever way the stage is left.
@@ -199,8 +260,6 @@ struct Scene<'a> {
     site: &'a Site,
     scenario: &'a Scenario,
     brief: bool,
-    /// Where to keep the packets.
-    capture: Option<PathBuf>,
 }
 
 impl Scene<'_> {
@@ -209,24 +268,31 @@ impl Scene<'_> {
             site,
             scenario,
             brief,
-            ref capture,
         } = *self;
         let tap = Tap::new();
+        let link = Link::open(&site.topology.router, "edge0")?;
         let (stop, stop_phones) = (AtomicBool::new(false), AtomicBool::new(false));
+        let attacked = AtomicBool::new(false);
         let limit = scenario.limit(brief);
         thread::scope(|scope| {
             let curtain = Curtain {
                 stops: [&stop, &stop_phones],
                 tap: &tap,
             };
-            let watching = scope.spawn(|| tap.watch(&site.topology.router, capture.as_deref()));
+            let watching = scope.spawn(|| tap.watch(link));
             let accounts = customers::accounts();
             let phones: Vec<_> = accounts
                 .into_iter()
                 .take(customers::BASE.len())
-                .map(|phone| {
-                    let stop = &stop_phones;
-                    scope.spawn(move || customers::live(site, &phone, stop))
+                .zip(0..)
+                .map(|(phone, number)| {
+                    let life = Life {
+                        stop: &stop_phones,
+                        attacked: &attacked,
+                        impersonated: scenario.impersonated() == Some(phone.address),
+                        tcp: scenario.tcp() && number == 1,
+                    };
+                    scope.spawn(move || customers::live(site, &phone, life))
                 })
                 .collect();
             customers::rest(WARM_UP, &stop);
@@ -234,6 +300,8 @@ impl Scene<'_> {
                 start: Instant::now(),
                 last_answer: None,
                 sent: 0,
+                knocks: 0,
+                impersonated: (0, 0),
                 readings: vec![meter::read(site)?],
             };
             let mut tally = Tally::default();
@@ -245,12 +313,14 @@ impl Scene<'_> {
                         move || attack.play(site, scenario.v6, limit, stop)
                     });
                     let goal = scenario.goal().unwrap_or(Goal::Contained);
+                    attacked.store(true, Ordering::Relaxed);
                     while course.start.elapsed() < limit && !attacking.is_finished() {
                         self.observe(&mut course, &tap, guardian)?;
                         if course.is_stopped(goal, Instant::now()) {
                             break;
                         }
                     }
+                    attacked.store(false, Ordering::Relaxed);
                     stop.store(true, Ordering::Relaxed);
                     joined(attacking)?;
                 }
@@ -270,6 +340,7 @@ impl Scene<'_> {
             for phone in phones {
                 tally.add(joined(phone)?);
             }
+            course.impersonated = tally.impersonated;
             guardian.look(site)?;
             drop(curtain);
             joined(watching)?;
@@ -287,6 +358,7 @@ impl Scene<'_> {
         course.readings.push(reading);
         course.last_answer = seen.last_answer;
         course.sent = seen.sent;
+        course.knocks = seen.knocks;
         thread::sleep(SAMPLING.saturating_sub(begun.elapsed()));
         Ok(())
     }

@@ -1,9 +1,9 @@
-//! A SIP client that can be told what to say: real transactions with digest authentication over UDP, for
+//! A SIP client that can be told what to say: real transactions with digest authentication over UDP or TCP, for
 //! customers and attackers that no program at hand plays.
 
 use std::{
     io,
-    net::{SocketAddr, UdpSocket},
+    net::SocketAddr,
     sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
@@ -11,7 +11,11 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{Netns, digest, traffic};
+use super::{
+    Netns, digest,
+    message::{header, headers_named, uri_of},
+    wire::Wire,
+};
 
 /// RFC 3261's T1 and T2: the first retransmission comes after T1, later ones never later than T2.
 const T1: Duration = Duration::from_millis(500);
@@ -46,7 +50,7 @@ pub struct Shape {
 /// A client at one address and port, with an account.
 #[derive(Debug)]
 pub struct Client {
-    socket: UdpSocket,
+    wire: Wire,
     local: SocketAddr,
     server: SocketAddr,
     user: String,
@@ -80,13 +84,24 @@ impl Client {
     /// # Errors
     /// If the address can't be had.
     pub fn new(netns: &Netns, local: SocketAddr, server: SocketAddr, user: &str) -> Result<Self> {
-        let socket = traffic::socket(netns, local)?;
-        socket
-            .connect(server)
-            .with_context(|| format!("no way from {local} to {server}"))?;
+        Self::over(Wire::udp(netns, local, server)?, server, user)
+    }
+
+    /// The same over a TCP connection of its own.
+    ///
+    /// # Errors
+    /// If there is no connection within a moment.
+    pub fn tcp(netns: &Netns, local: SocketAddr, server: SocketAddr, user: &str) -> Result<Self> {
+        let mut client = Self::over(Wire::tcp(netns, local, server)?, server, user)?;
+        // RFC 3261 17.1: TCP does that.
+        client.insists = false;
+        Ok(client)
+    }
+
+    fn over(wire: Wire, server: SocketAddr, user: &str) -> Result<Self> {
         Ok(Self {
-            local: socket.local_addr()?,
-            socket,
+            local: wire.local()?,
+            wire,
             server,
             user: user.to_owned(),
             agent: "LabPhone/2.0".to_owned(),
@@ -214,10 +229,13 @@ impl Client {
     /// Sends a packet of any kind.
     ///
     /// # Errors
-    /// If the socket fails for another reason than that somebody refused an earlier packet.
+    /// If the socket fails for another reason than that somebody refused an earlier packet, or that the connection is
+    /// gone.
     pub fn send(&self, packet: &[u8]) -> Result<()> {
-        match self.socket.send(packet) {
-            Err(error) if !refused(&error) => Err(error).context("can't send"),
+        match self.wire.send(packet) {
+            Err(error) if !refused(&error) && error.kind() != io::ErrorKind::WouldBlock => {
+                Err(error).context("can't send")
+            }
             _ => Ok(()),
         }
     }
@@ -274,7 +292,6 @@ impl Client {
         let mut pause = T1;
         let mut due = start;
         let mut provisional = false;
-        let mut buffer = vec![0; 65_536];
         let is_invite = request.method == "INVITE";
         loop {
             let now = Instant::now();
@@ -299,9 +316,8 @@ impl Client {
             } else {
                 wait
             };
-            self.socket.set_read_timeout(Some(wait))?;
-            let length = match self.socket.recv(&mut buffer) {
-                Ok(length) => length,
+            let text = match self.wire.receive(wait) {
+                Ok(text) => text,
                 Err(error) if refused(&error) => {
                     // "Unreachable" comes at once: don't turn it into a busy loop.
                     thread::sleep(Duration::from_millis(5));
@@ -312,7 +328,6 @@ impl Client {
                 }
                 Err(error) => return Err(error).context("can't receive"),
             };
-            let text = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned();
             let Some(status) = answers(&text, request) else {
                 continue;
             };
@@ -350,9 +365,10 @@ impl Client {
             body,
         } = request;
         format!(
-            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {local};branch={branch};rport\r\nMax-Forwards: 70\r\n\
+            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/{transport} {local};branch={branch};rport\r\nMax-Forwards: 70\r\n\
              From: {from};tag={tag}\r\nTo: {to}\r\nCall-ID: {id}\r\nCSeq: {cseq} {method}\r\n{headers}\
              User-Agent: {agent}\r\nContent-Length: {length}\r\n\r\n{body}",
+            transport = self.wire.name(),
             local = self.local,
             from = self.address_of_record(),
             agent = self.agent,
@@ -367,7 +383,11 @@ impl Client {
     }
 
     fn contact(&self) -> String {
-        format!("Contact: <sip:{}@{}>\r\n", self.user, self.local)
+        let transport = match self.wire {
+            Wire::Udp(_) => "",
+            Wire::Tcp(_) => ";transport=tcp",
+        };
+        format!("Contact: <sip:{}@{}{transport}>\r\n", self.user, self.local)
     }
 
     /// A session description of at least `length` bytes.
@@ -419,27 +439,13 @@ fn answers(text: &str, request: &Request<'_>) -> Option<u16> {
 fn refused(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            // Of TCP: the connection is gone, or takes no more.
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe
     )
-}
-
-fn headers_named<'a>(message: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
-    message
-        .lines()
-        .skip(1)
-        .take_while(|line| !line.is_empty())
-        .filter_map(|line| line.split_once(':'))
-        .filter(move |(key, _)| key.trim().eq_ignore_ascii_case(name))
-        .map(|(_, value)| value.trim())
-}
-
-fn header<'a>(message: &'a str, name: &'a str) -> Option<&'a str> {
-    headers_named(message, name).next()
-}
-
-/// The URI between angle brackets.
-fn uri_of(value: &str) -> Option<&str> {
-    value.split_once('<')?.1.split_once('>').map(|(uri, _)| uri)
 }
 
 #[cfg(test)]
@@ -468,16 +474,5 @@ mod tests {
         assert_eq!(answers(&text("7@host", "1 INVITE"), &request), None);
         assert_eq!(answers(&text("8@host", "2 INVITE"), &request), None);
         assert_eq!(answers("garbage", &request), None);
-    }
-
-    #[test]
-    fn headers_are_found_in_order_and_not_in_the_body() {
-        let message = "SIP/2.0 200 OK\r\nrecord-route: <sip:a;lr>\r\nRecord-Route: <sip:b;lr>\r\n\r\nTo: x";
-        assert_eq!(
-            headers_named(message, "Record-Route").collect::<Vec<_>>(),
-            ["<sip:a;lr>", "<sip:b;lr>"]
-        );
-        assert_eq!(header(message, "To"), None);
-        assert_eq!(uri_of("\"A\" <sip:a@b:5>;tag=1"), Some("sip:a@b:5"));
     }
 }

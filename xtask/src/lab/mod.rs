@@ -5,13 +5,16 @@
 //!
 //! Traffic stays inside the namespaces made here, and every generator is bounded in count and in time.
 
+pub mod capture;
 pub mod client;
 pub mod command;
 pub mod counters;
+pub mod decisions;
 pub mod digest;
 pub mod frames;
 pub mod interrupt;
 pub mod kamailio;
+mod message;
 pub mod netns;
 pub mod offload;
 pub mod process;
@@ -22,6 +25,7 @@ pub mod spoof;
 pub mod topology;
 pub mod traffic;
 pub mod wait;
+pub mod wire;
 pub mod workdir;
 
 use anyhow::Result;

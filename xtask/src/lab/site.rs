@@ -116,7 +116,8 @@ impl Site {
     }
 
     /// All addresses that the server listens on.
-    fn server_addresses() -> Vec<IpAddr> {
+    #[must_use]
+    pub fn server_addresses() -> Vec<IpAddr> {
         SERVERS
             .map(Topology::server_v4)
             .into_iter()

@@ -358,9 +358,9 @@ impl Engine {
             (long, settings.threshold, settings.window),
         ];
         if known {
-            let reached = rates.iter().any(|(count, most, _)| count >= most);
-            if reached && !alarmed {
-                self.alarm_failures(answer, shown, (long, first), conclusions);
+            let reached = rates.iter().find(|(count, most, _)| count >= most);
+            if let Some(reached) = reached.filter(|_| !alarmed) {
+                self.alarm_failures(answer, shown, *reached, first, conclusions);
             }
             for (_, most, _) in &mut rates {
                 *most = most.saturating_mul(settings.trusted_factor);
@@ -406,16 +406,17 @@ impl Engine {
         &mut self,
         answer: &Answer<'_>,
         shown: &Shown,
-        (count, first): (u64, Duration),
+        (count, threshold, window): (u64, u64, Duration),
+        first: Duration,
         conclusions: &mut Vec<Conclusion>,
     ) {
         let (target, time) = (answer.target, answer.time);
         let settings = &self.config.auth_failure;
         let finding = Finding {
             count,
-            threshold: settings.threshold,
-            window: settings.window,
-            first,
+            threshold,
+            window,
+            first: first.max(time.saturating_sub(window)),
             accounts: 1,
             sample: Vec::new(),
             evident: true,
@@ -430,7 +431,7 @@ impl Engine {
             message: format!(
                 "{target}, where others are registered, is refused as account {}: {count} times within {} s",
                 shown.name,
-                settings.window.as_secs()
+                window.as_secs()
             ),
         };
         self.accounts.alarmed(target, shown.login, time);

@@ -2,6 +2,7 @@ mod attackers;
 mod bounds;
 mod customers;
 mod site;
+mod thresholds;
 mod volume;
 
 use std::net::Ipv4Addr;

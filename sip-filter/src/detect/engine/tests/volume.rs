@@ -75,24 +75,6 @@ fn one_below_the_threshold_does_nothing_and_the_threshold_decides() {
 }
 
 #[test]
-fn the_window_forgets() {
-    for (class, rule, threshold) in FLOODS {
-        let mut engine = engine();
-        let many = |time, count| Observation {
-            count,
-            ..packet(time, source(1), class)
-        };
-        assert_eq!(engine.see(many(ms(0), threshold as u32 - 1)), []);
-        assert_eq!(engine.see(many(ms(10_000), threshold as u32 - 1)), [], "{rule}");
-        assert_eq!(
-            engine.see(packet(ms(10_001), source(1), class)).len(),
-            1,
-            "{rule}"
-        );
-    }
-}
-
-#[test]
 fn what_one_observation_stands_for_counts() {
     let mut engine = engine();
     let mut seen = packet(ms(0), source(1), Class::Register);
@@ -416,11 +398,6 @@ fn garbage_is_stopped_and_keep_alives_are_not() {
         (decisions[0].rule, decisions[0].evidence.count),
         (Rule::Garbage, 100)
     );
-    // In the window before, nothing is left of them.
-    for number in 1..100 {
-        assert_eq!(engine.see(packet(ms(number), source(4), Class::Garbage)), []);
-    }
-    assert_eq!(engine.see(packet(ms(60_001), source(4), Class::Garbage)), []);
     // TLS on a TCP port is none.
     for _ in 0..1_000 {
         let seen = Observation {
