@@ -1,5 +1,6 @@
 //! Library of `sip-filter`: controller, command line and everything between them and the kernel program.
 
+pub mod alarms;
 pub mod analyze;
 pub mod api;
 pub mod bans;

@@ -154,6 +154,9 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
             ),
         );
     }
+    for (key, message) in config.alarms.problems() {
+        wrong(&format!("alarms.{key}"), message);
+    }
     for (key, message) in config.detect.problems() {
         wrong(&format!("detect.{key}"), message);
     }

@@ -3,6 +3,7 @@
 //! Reading has two steps. Serde checks the shape and every value by itself (`load`); `check` then looks at what
 //! a type cannot express. Both report file, line and key.
 
+mod alarms;
 mod check;
 mod difference;
 mod limits;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use sip_filter_common::{abi, sip::Class};
 
 pub use self::{
+    alarms::{Alarms, Alertmanager, Exec, Syslog, SyslogTarget, SyslogTargetError, Webhook},
     limits::{Budget, LimitRate, LimitSetting, Limits, TrustedLimits},
     load::{ConfigError, DEFAULT_PATH, Overrides, Problem, Source},
     sections::{
@@ -76,6 +78,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// When something is wrong.
     pub conditions: Conditions,
+    /// Who is told.
+    pub alarms: Alarms,
     /// The BPF file system.
     pub bpf: Bpf,
     /// Logging.
@@ -106,6 +110,7 @@ impl Default for Config {
             detect: DetectConfig::default(),
             metrics: Metrics::default(),
             conditions: Conditions::default(),
+            alarms: Alarms::default(),
             bpf: Bpf::default(),
             log: Log::default(),
         }

@@ -18,6 +18,7 @@ pub use self::{
     textfile::{FILE_NAME, Textfile, TextfileError},
 };
 use crate::{
+    alarms::Delivered,
     conditions::Kind,
     dataplane::{Counters, Egress, XdpMode},
     detect::{EngineStats, Rule},
@@ -37,6 +38,8 @@ pub struct Snapshot {
     pub reload_successful: bool,
     /// Conditions raised now and since the start, by kind.
     pub conditions: Vec<ConditionCount>,
+    /// What became of the alarms, by receiver.
+    pub receivers: Vec<(&'static str, Delivered)>,
     /// Interfaces that are filtered, or should be.
     pub interfaces: Vec<Interface>,
     /// Bans in force.

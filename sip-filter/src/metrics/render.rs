@@ -33,6 +33,7 @@ pub fn render(snapshot: &Snapshot) -> Result<String, RenderError> {
     detection(&mut page, snapshot)?;
     known(&mut page, snapshot)?;
     conditions(&mut page, snapshot)?;
+    alarms(&mut page, snapshot)?;
     program(&mut page, snapshot)?;
     Ok(TextEncoder::new().encode_to_string(&page.registry.gather())?)
 }
@@ -382,6 +383,26 @@ fn conditions(page: &mut Page, snapshot: &Snapshot) -> Result<(), RenderError> {
         let kind = count.kind;
         set(&current, &[kind.name(), kind.severity().name()], count.current)?;
         add(&raised, &[kind.name()], count.raised)?;
+    }
+    Ok(())
+}
+
+fn alarms(page: &mut Page, snapshot: &Snapshot) -> Result<(), RenderError> {
+    let deliveries = page.counter(
+        "sip_filter_alarm_deliveries_total",
+        "Alarms that a receiver took or refused for good, and attempts to deliver that failed and are made again.",
+        &["receiver", "result"],
+    )?;
+    let waiting = page.gauge(
+        "sip_filter_alarms_waiting",
+        "Alarms that a receiver has not been told yet.",
+        &["receiver"],
+    )?;
+    for (receiver, count) in &snapshot.receivers {
+        add(&deliveries, &[receiver, "delivered"], count.delivered)?;
+        add(&deliveries, &[receiver, "failed"], count.failed)?;
+        add(&deliveries, &[receiver, "refused"], count.refused)?;
+        set(&waiting, &[receiver], count.waiting)?;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use sip_filter_common::abi;
 
 use super::*;
 use crate::{
+    alarms::Delivered,
     conditions::Kind,
     detect::EngineStats,
     metrics::{Bans, BansAdded, ConditionCount, TableUse},
@@ -57,6 +58,15 @@ pub(in crate::metrics) fn snapshot() -> Snapshot {
             .to_vec(),
         version: "1.2.3",
         simulate: true,
+        receivers: vec![(
+            "webhook",
+            Delivered {
+                delivered: 3,
+                failed: 2,
+                refused: 1,
+                waiting: 4,
+            },
+        )],
         reload_successful: true,
         interfaces: vec![Interface {
             name: "eth0".to_owned(),
@@ -141,6 +151,7 @@ fn every_packet_is_in_exactly_one_sum() {
 #[test]
 fn nothing_to_tell_is_told_all_the_same() {
     let empty = Snapshot {
+        receivers: Vec::new(),
         conditions: Vec::new(),
         version: "0",
         simulate: false,

@@ -7,7 +7,7 @@ use sip_filter_common::abi::ABI_VERSION;
 use super::{
     detector::SharedEngine,
     health::health,
-    numbers::{by_class, by_reason, snapshot},
+    numbers::{Numbers, by_class, by_reason},
 };
 use crate::{
     api::{
@@ -33,11 +33,12 @@ use crate::{
 pub(super) struct Adapter {
     pub(super) handle: ControlHandle,
     pub(super) engine: SharedEngine,
+    pub(super) numbers: Numbers,
 }
 
 impl Service for Adapter {
     fn status(&self) -> Result<Status, ApiError> {
-        let snapshot = snapshot(&self.handle, &self.engine);
+        let snapshot = self.numbers.snapshot();
         let allowed = self.handle.allowed().len() as u64;
         let mut sum = Sums::default();
         for interface in &snapshot.interfaces {

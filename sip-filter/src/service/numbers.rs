@@ -10,18 +10,30 @@ use sip_filter_common::{
 
 use super::detector::SharedEngine;
 use crate::{
+    alarms::Counts,
     bans::{EndedBy, Origin, Scope},
     daemon::{ControlHandle, Controller, chain},
     detect::Rule,
     metrics::{Bans, BansAdded, ConditionCount, Interface, Snapshot, TableUse},
 };
 
-/// Everything that is published, now. Blocks for the controller's lock.
-pub(super) fn snapshot(handle: &ControlHandle, engine: &SharedEngine) -> Snapshot {
-    let mut snapshot = handle.with(|controller, _| of_controller(controller));
-    snapshot.reload_successful = handle.last_reload_succeeded();
-    snapshot.engine = engine.stats();
-    snapshot
+/// Where the numbers come from. All clones have the same ones.
+#[derive(Clone)]
+pub(super) struct Numbers {
+    pub(super) handle: ControlHandle,
+    pub(super) engine: SharedEngine,
+    pub(super) alarms: Counts,
+}
+
+impl Numbers {
+    /// Everything that is published, now. Blocks for the controller's lock.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let mut snapshot = self.handle.with(|controller, _| of_controller(controller));
+        snapshot.reload_successful = self.handle.last_reload_succeeded();
+        snapshot.engine = self.engine.stats();
+        snapshot.receivers = self.alarms.get();
+        snapshot
+    }
 }
 
 fn of_controller(controller: &mut Controller) -> Snapshot {
@@ -68,6 +80,7 @@ fn of_controller(controller: &mut Controller) -> Snapshot {
         version: env!("CARGO_PKG_VERSION"),
         simulate,
         reload_successful: true,
+        receivers: Vec::new(),
         bans: bans.collect(),
         bans_added: added.collect(),
         bans_removed: removed.collect(),

@@ -4,8 +4,9 @@ use std::{io, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{adapter::Adapter, detector::SharedEngine, numbers::snapshot};
+use super::{adapter::Adapter, detector::SharedEngine, numbers::Numbers};
 use crate::{
+    alarms,
     api::{
         access::{Access, AccessError},
         server,
@@ -84,9 +85,21 @@ async fn serve(source: Source, config: Config) -> Result<(), RunError> {
     let shutdown = CancellationToken::new();
     let daemon = Daemon::start(source, config, planes, Box::new(engine.clone()), shutdown.clone())?;
 
-    let adapter = Adapter {
+    let numbers = Numbers {
         handle: daemon.handle().clone(),
         engine: engine.clone(),
+        alarms: alarms::Counts::default(),
+    };
+    daemon.spawn(alarms::run(
+        numbers.handle.conditions().clone(),
+        alarm_settings(numbers.handle.clone()),
+        numbers.alarms.clone(),
+        shutdown.clone(),
+    ));
+    let adapter = Adapter {
+        handle: daemon.handle().clone(),
+        engine,
+        numbers: numbers.clone(),
     };
     daemon.spawn(server::serve(
         listener,
@@ -95,18 +108,16 @@ async fn serve(source: Source, config: Config) -> Result<(), RunError> {
         shutdown.clone(),
     ));
     if let Some(endpoint) = endpoint {
-        let (handle, engine) = (daemon.handle().clone(), engine.clone());
-        let provider = move || take(handle.clone(), engine.clone());
+        let numbers = numbers.clone();
+        let provider = move || take(numbers.clone());
         daemon.spawn(endpoint.run(provider, shutdown.clone()));
     }
     if let Some(directory) = &metrics.textfile {
         let file = Textfile::new(directory);
-        let handle = daemon.handle().clone();
         daemon.spawn(write_textfile(
             file,
             metrics.textfile_interval,
-            handle,
-            engine,
+            numbers,
             shutdown.clone(),
         ));
     }
@@ -116,9 +127,24 @@ async fn serve(source: Source, config: Config) -> Result<(), RunError> {
     Ok(())
 }
 
+/// What the alarms go by at any moment.
+fn alarm_settings(handle: ControlHandle) -> impl Fn() -> alarms::Settings + Send {
+    move || {
+        let config = handle.config();
+        alarms::Settings {
+            alarms: config.alarms,
+            mode: if config.simulate {
+                alarms::Mode::Simulate
+            } else {
+                alarms::Mode::Enforce
+            },
+        }
+    }
+}
+
 /// Takes a snapshot on a blocking thread, since it waits for the controller.
-async fn take(handle: ControlHandle, engine: SharedEngine) -> metrics::Snapshot {
-    let task = tokio::task::spawn_blocking(move || snapshot(&handle, &engine));
+async fn take(numbers: Numbers) -> metrics::Snapshot {
+    let task = tokio::task::spawn_blocking(move || numbers.snapshot());
     match task.await {
         Ok(snapshot) => snapshot,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
@@ -126,13 +152,7 @@ async fn take(handle: ControlHandle, engine: SharedEngine) -> metrics::Snapshot 
 }
 
 /// Writes the text file again and again; removes it on a clean stop, so that no old numbers stay behind.
-async fn write_textfile(
-    file: Textfile,
-    interval: Duration,
-    handle: ControlHandle,
-    engine: SharedEngine,
-    shutdown: CancellationToken,
-) {
+async fn write_textfile(file: Textfile, interval: Duration, numbers: Numbers, shutdown: CancellationToken) {
     let mut file = file;
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -141,9 +161,9 @@ async fn write_textfile(
             () = shutdown.cancelled() => break,
             _ = ticks.tick() => {}
         }
-        let (handle, engine) = (handle.clone(), engine.clone());
+        let numbers = numbers.clone();
         let written = tokio::task::spawn_blocking(move || {
-            match metrics::render(&snapshot(&handle, &engine)) {
+            match metrics::render(&numbers.snapshot()) {
                 Ok(text) => file.update(&text),
                 Err(error) => tracing::error!(%error, "cannot write the metrics"),
             }

@@ -9,6 +9,8 @@ mod rig;
 mod wire;
 
 #[cfg(test)]
+mod alarms;
+#[cfg(test)]
 mod analysis;
 #[cfg(test)]
 mod bans;

@@ -34,7 +34,7 @@ const fn server(command: &'static str, package: &'static str, reason: &'static s
     }
 }
 
-static PROGRAMS: [Program; 14] = [
+static PROGRAMS: [Program; 18] = [
     program("ip", "iproute2", "network namespaces and virtual links"),
     program("nft", "nftables", "the firewall to compare with"),
     program(
@@ -59,6 +59,22 @@ static PROGRAMS: [Program; 14] = [
         "prometheus-node-exporter",
         "prometheus-node-exporter",
         "a reader of the textfile metrics",
+    ),
+    server(
+        "prometheus",
+        "prometheus",
+        "a reader of the metrics, and promtool, which tests the alerting rules",
+    ),
+    server(
+        "prometheus-alertmanager",
+        "prometheus-alertmanager",
+        "a real receiver of alarms",
+    ),
+    server("rsyslogd", "rsyslog", "a real receiver of syslog messages"),
+    program(
+        "jsonnet",
+        "jsonnet",
+        "renders the alerting rules and the dashboard",
     ),
     program("tcpdump", "tcpdump", "captures"),
     program("tshark", "tshark", "an independent opinion on captures"),
