@@ -9,7 +9,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{AllowOrigin, Allowed, Ban, Clock, Endpoint, Entry, Evidence, Origin, Past, Scope, Target};
+use super::{
+    AllowOrigin, Allowed, Ban, Clock, Endpoint, Entry, Evidence, LoadedTrust, Origin, Past, Scope, Target,
+};
 use crate::detect::{Proof, Rule};
 
 /// Identifies one run of the kernel: boot times of different runs have nothing to do with each other.
@@ -236,12 +238,12 @@ pub(super) fn write_trust(
     })
 }
 
-/// Account, end of the trust, and the endpoints with their ends.
 pub(super) fn read_trust(
+    target: Target,
     bytes: &[u8],
     clock: Clock,
     boot_id: &BootId,
-) -> serde_json::Result<(String, Duration, Vec<(Endpoint, Duration)>)> {
+) -> serde_json::Result<LoadedTrust> {
     let record: TrustRecord = serde_json::from_slice(bytes)?;
     let until = record.end.boot(clock, boot_id);
     let endpoints = record.endpoints.into_iter().map(|one| {
@@ -259,7 +261,12 @@ pub(super) fn read_trust(
         };
         (endpoint, end)
     });
-    Ok((record.account, until, endpoints.collect()))
+    Ok(LoadedTrust {
+        target,
+        account: record.account,
+        until,
+        endpoints: endpoints.collect(),
+    })
 }
 
 pub(super) fn write_proof(by: Proof, until: Duration, clock: Clock, boot_id: &BootId) -> Vec<u8> {

@@ -317,13 +317,7 @@ fn read_row(
         Table::Allow => into.allowed.push((target, read_allowed(value).ok()?)),
         Table::History => into.history.push((target, read_history(value).ok()?)),
         Table::Trust => {
-            let (account, until, endpoints) = read_trust(value, clock, boot_id).ok()?;
-            into.trust.push(LoadedTrust {
-                target,
-                account,
-                until,
-                endpoints,
-            });
+            into.trust.push(read_trust(target, value, clock, boot_id).ok()?);
         }
         Table::Proof => {
             let (by, until) = read_proof(value, clock, boot_id).ok()?;

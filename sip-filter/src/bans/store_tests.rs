@@ -218,9 +218,16 @@ fn a_store_from_before_there_was_trust_opens_and_gets_the_tables() {
 fn trust_from_before_there_were_endpoints_is_read() {
     let record =
         br#"{"account":"bob","until":"2026-01-01T00:00:00Z","deadline":{"boot_id":"a","nanoseconds":7}}"#;
+    let target = "192.0.2.1".parse().unwrap();
+    let expected = LoadedTrust {
+        target,
+        account: "bob".to_owned(),
+        until: Duration::from_nanos(7),
+        endpoints: Vec::new(),
+    };
     assert_eq!(
-        read_trust(record, clock(0), &BootId::new("a")).unwrap(),
-        ("bob".to_owned(), Duration::from_nanos(7), Vec::new())
+        read_trust(target, record, clock(0), &BootId::new("a")).unwrap(),
+        expected
     );
 }
 
