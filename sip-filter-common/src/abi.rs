@@ -7,7 +7,7 @@
 use crate::sip::Class;
 
 /// Version of everything in this module and in [`crate::table`].
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Address family of a packet, as an index of counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -82,7 +82,7 @@ impl Limit {
     /// No limit.
     pub const UNLIMITED: Self = Self {
         interval: 0,
-        tolerance: 0,
+        tolerance: u64::MAX,
     };
 
     /// `count` packets per `per_ns` nanoseconds sustained, `burst` (at least 1) at once.
@@ -124,6 +124,8 @@ pub struct Config {
     pub limits: [Limit; 2 * Class::COUNT],
     /// Limits by [`Class`] of all sources together that are neither trusted nor allow-listed.
     pub unknown_budget: [Limit; Class::COUNT],
+    /// What of it those get together, while it is short, that were never seen before.
+    pub fresh_budget: [Limit; Class::COUNT],
 }
 
 /// Bits of [`Config::flags`].
@@ -244,6 +246,13 @@ pub struct EventHeader {
     pub payload_len: u16,
     /// Bytes of payload that follow this header.
     pub captured: u16,
+    /// IPv4 time to live or IPv6 hop limit of the packet.
+    pub hops: u8,
+    /// 1 if the source is trusted, but the packet did not come from an endpoint of it that is known; the same holds
+    /// for all packets this event stands for.
+    pub stray: u8,
+    /// Not used.
+    pub reserved: [u8; 6],
 }
 
 /// Counters of one CPU. Read by the controller, summed over all CPUs.
@@ -295,18 +304,20 @@ pub struct Local {
 const _: () = {
     use core::mem::{align_of, offset_of, size_of};
     assert!(size_of::<Limit>() == 16);
-    assert!(size_of::<Config>() == 16 + 8 + 24 + 3 * 16 * Class::COUNT);
+    assert!(size_of::<Config>() == 16 + 8 + 24 + 4 * 16 * Class::COUNT);
     assert!(offset_of!(Config, limits) == 48);
     assert!(size_of::<Control>() == 16);
     assert!(COUNTER_WORDS.is_power_of_two());
     assert!(size_of::<Local>() == size_of::<Counters>() + 24 + 32 + 32);
     assert!(size_of::<Meta>() == 32);
-    assert!(size_of::<EventHeader>() == 56);
+    assert!(size_of::<EventHeader>() == 64);
     assert!(offset_of!(EventHeader, source) == 8);
     assert!(offset_of!(EventHeader, destination) == 24);
     assert!(offset_of!(EventHeader, count) == 40);
     assert!(offset_of!(EventHeader, kind) == 48);
     assert!(offset_of!(EventHeader, captured) == 54);
+    assert!(offset_of!(EventHeader, hops) == 56);
+    assert!(offset_of!(EventHeader, reserved) == 58);
     assert!(size_of::<Counters>() == (COUNTER_WORDS + Class::COUNT + 2) * 8);
     assert!(align_of::<EventHeader>() == 8);
 };

@@ -115,6 +115,8 @@ pub struct Network {
     protocol: u8,
     /// End of the IP packet within the frame, by its own length field.
     pub end: usize,
+    /// IPv4 time to live, IPv6 hop limit.
+    pub hops: u8,
     /// IPv4: a fragment other than the first.
     later_fragment: bool,
 }
@@ -214,6 +216,7 @@ fn ipv4<P: Packet>(packet: &P, offset: usize) -> Result<Network, Stop> {
         next: offset + header_len,
         protocol: header[9],
         end: offset + total_len,
+        hops: header[8],
         later_fragment: u16::from_be_bytes([header[6], header[7]]) & 0x1fff != 0,
     })
 }
@@ -221,7 +224,7 @@ fn ipv4<P: Packet>(packet: &P, offset: usize) -> Result<Network, Stop> {
 #[inline(always)]
 fn ipv6<P: Packet>(packet: &P, offset: usize) -> Result<Network, Stop> {
     // In two pieces, to spare the kernel program's stack.
-    let [version, _, _, _, len_hi, len_lo, protocol, _]: [u8; 8] =
+    let [version, _, _, _, len_hi, len_lo, protocol, hops]: [u8; 8] =
         packet.read(offset).ok_or(Stop::Truncated)?;
     let high: [u8; 8] = packet.read(offset + 8).ok_or(Stop::Truncated)?;
     let low: [u8; 8] = packet.read(offset + 16).ok_or(Stop::Truncated)?;
@@ -239,6 +242,7 @@ fn ipv6<P: Packet>(packet: &P, offset: usize) -> Result<Network, Stop> {
         next: offset + 40,
         protocol,
         end: offset + 40 + payload_len,
+        hops,
         later_fragment: false,
     })
 }

@@ -43,6 +43,9 @@ pub(crate) static CFG_TRUST4_MASK: Global<u32> = Global::new(BUCKETS as u32 - 1)
 /// Buckets of [`TRUST6`] less one.
 #[unsafe(no_mangle)]
 pub(crate) static CFG_TRUST6_MASK: Global<u32> = Global::new(BUCKETS as u32 - 1);
+/// Buckets of [`ENDPOINTS`] less one.
+#[unsafe(no_mangle)]
+pub(crate) static CFG_ENDP_MASK: Global<u32> = Global::new(BUCKETS as u32 - 1);
 /// Buckets of [`SOURCES`] less one.
 #[unsafe(no_mangle)]
 pub(crate) static CFG_SRC_MASK: Global<u32> = Global::new(BUCKETS as u32 - 1);
@@ -67,7 +70,9 @@ pub(crate) static SOURCES: Array<Bucket, BUCKETS, MMAP> = Array::new();
 pub(crate) static TRUST4: Array<Bucket, BUCKETS, MMAP> = Array::new();
 #[btf_map]
 pub(crate) static TRUST6: Array<Bucket, BUCKETS, MMAP> = Array::new();
-/// One bucket is used.
+#[btf_map]
+pub(crate) static ENDPOINTS: Array<Bucket, BUCKETS, MMAP> = Array::new();
+/// Three buckets are used.
 #[btf_map]
 pub(crate) static UNKNOWN: Array<Bucket, BUCKETS, MMAP> = Array::new();
 #[btf_map]

@@ -90,6 +90,7 @@ pub(crate) struct Kernel<'a, C> {
     sources: FlatTable,
     trust4: FlatTable,
     trust6: FlatTable,
+    endpoints: FlatTable,
     unknown: FlatTable,
 }
 
@@ -121,6 +122,7 @@ impl<'a, C: EbpfContext> Kernel<'a, C> {
             sources: table(&maps::SOURCES, &maps::CFG_SRC_MASK),
             trust4: table(&maps::TRUST4, &maps::CFG_TRUST4_MASK),
             trust6: table(&maps::TRUST6, &maps::CFG_TRUST6_MASK),
+            endpoints: table(&maps::ENDPOINTS, &maps::CFG_ENDP_MASK),
             unknown: FlatTable {
                 map: &maps::UNKNOWN,
                 mask: 0,
@@ -219,6 +221,11 @@ impl<C: EbpfContext> Tables for Kernel<'_, C> {
     #[inline(always)]
     fn trust6(&self) -> &Self::Memory {
         &self.trust6
+    }
+
+    #[inline(always)]
+    fn endpoints(&self) -> &Self::Memory {
+        &self.endpoints
     }
 
     #[inline(always)]

@@ -44,6 +44,7 @@ pub fn observe<P: Packet, T: Tables>(packet: &P, tables: &T) {
         content: Content::Protected,
         ports,
         reach: tables.forget(network.end as u64) as usize,
+        hops: network.hops,
         now: tables.now(),
     };
     let key = source_key(config, remote, Class::Response);
@@ -52,7 +53,7 @@ pub fn observe<P: Packet, T: Tables>(packet: &P, tables: &T) {
         config,
         subject.now,
         (EventKind::Response, Class::Response),
-        key,
+        (key, 0),
     );
     if due != Due::NONE {
         send(packet, tables, config, &subject, due);

@@ -12,7 +12,7 @@ mod unknown;
 
 pub use egress::observe;
 use report::{Due, Outcome, due, due_copy, send};
-use standing::{Standing, enforce, is_trusted};
+use standing::{Standing, Trust, enforce, trust};
 pub use tables::{
     Budget, COVER_BITS, COVER_WORDS, Lane, NetworkValue, PORT_BITMAP_WORDS, RECENT_ENTRIES, Recent, Tables,
     cover_bit, port_bit, prefix6,
@@ -24,7 +24,7 @@ use crate::{
     abi::{Config, EventKind, Family, counter_index, flags},
     packet::{self, Ip, Packet, Ports, Stop, TCP, Transport},
     sip::{Class, classify},
-    table::source::{SourceKey, admitted},
+    table::source::{Judged, SourceKey, admitted},
     verdict::{Action, Reason, Verdict},
 };
 
@@ -127,6 +127,8 @@ struct Subject {
     ports: Ports,
     /// How far the headers say the frame goes.
     reach: usize,
+    /// IPv4 time to live, IPv6 hop limit.
+    hops: u8,
     now: u64,
 }
 
@@ -199,6 +201,7 @@ impl Subject {
                 payload_len: tables.forget(ports.payload_len as u64) as usize,
             },
             reach: tables.forget(network.end as u64) as usize,
+            hops: network.hops,
             now: tables.now(),
         }
     }
@@ -261,23 +264,33 @@ fn admit<P: Packet, T: Tables>(
     if allowed {
         return Reason::PassAllowed.into();
     }
-    let key = source_key(config, subject.source, class());
-    let trusted = tables.forget(is_trusted(tables, config, subject) as u64) & 1;
-    let index = tables.forget(seen as u64 | trusted << 3) as usize & (2 * Class::COUNT - 1);
-    let limit = config.limits[index];
-    let within = limit.interval == 0 || admitted(tables.sources(), config.seed, key, limit, subject.now);
-    let within = tables.forget(within as u64) != 0;
-    if within && tables.forget(trusted) == 0 && !within_unknown_budget(tables, config, class(), subject.now) {
+    let trust = tables.forget(trust(tables, config, subject).number());
+    let trust = || Trust::from_number(tables.forget(trust));
+    // What strays in the name of a trusted source must not use up what is its own.
+    let stray = trust().stray();
+    let key = source_key(config, subject.source, class()).apart(stray);
+    let judged = tables.forget(by_source(tables, config, (class(), trust()), key, subject.now).number());
+    let judged = || Judged::from_number(tables.forget(judged));
+    if judged().within()
+        && !trust().is_trusted()
+        && !within_unknown_budget(tables, config, (class(), judged().is_fresh()), subject.now)
+    {
         return Reason::DropUnknownBudget.into();
     }
-    let within = tables.forget(within as u64) != 0;
+    let within = judged().within();
     let kind = if within {
         EventKind::Snapshot
     } else {
         EventKind::OverLimit
     };
     let due = if !within || is_worth_a_snapshot(class()) {
-        due(tables, config, subject.now, (kind, class()), key)
+        due(
+            tables,
+            config,
+            subject.now,
+            (kind, class()),
+            (key, trust().stray()),
+        )
     } else {
         Due::NONE
     };
@@ -288,6 +301,25 @@ fn admit<P: Packet, T: Tables>(
         over_limit(class())
     };
     Outcome { reason, due }
+}
+
+/// Judges a packet by the limit of its source.
+#[inline(always)]
+fn by_source<T: Tables>(
+    tables: &T,
+    config: &Config,
+    (class, trust): (Class, Trust),
+    key: SourceKey,
+    now: u64,
+) -> Judged {
+    let index = tables.forget(class as u64 | trust.at_home() << 3) as usize & (2 * Class::COUNT - 1);
+    let limit = config.limits[index];
+    // Without a limit it still matters whether a source has been seen before, if it takes from the shared budget.
+    let shares = !trust.is_trusted() && config.unknown_budget[index & (Class::COUNT - 1)].interval != 0;
+    if limit.interval == 0 && !shares {
+        return Judged::RETURNING;
+    }
+    admitted(tables.sources(), config.seed, key, limit, now)
 }
 
 /// Responses and keep-alives tell detection nothing as long as they stay within their limits.

@@ -9,21 +9,24 @@ use crate::{
     verdict::Reason,
 };
 
-/// An event that is due, packed into a number: count, class and kind from the highest bits to the lowest; zero is
-/// none. Like this it passes through [`crate::table::Forget`] as a whole, and the header is written in one place, which
+/// An event that is due, packed into a number: count, class, whether it is about a stray, and kind, from the highest
+/// bits to the lowest; zero is none. Like this it passes through [`crate::table::Forget`] as a whole, and the header is written in one place, which
 /// keeps the verifier's work bounded.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Due(u64);
 
 impl Due {
     pub(super) const NONE: Self = Self(0);
-    const KIND_BITS: u32 = 4;
+    const KIND_BITS: u32 = 3;
+    const STRAY_BITS: u32 = 1;
     const CLASS_BITS: u32 = 8;
+    const CLASS_SHIFT: u32 = Self::KIND_BITS + Self::STRAY_BITS;
+    const COUNT_SHIFT: u32 = Self::CLASS_SHIFT + Self::CLASS_BITS;
 
     #[inline(always)]
-    const fn new(kind: EventKind, class: u8, count: u32) -> Self {
-        let head = (class as u64) << Self::KIND_BITS | kind as u64;
-        Self((count as u64) << (Self::KIND_BITS + Self::CLASS_BITS) | head)
+    const fn new(kind: EventKind, class: u8, stray: u64, count: u32) -> Self {
+        let head = (class as u64) << Self::CLASS_SHIFT | (stray & 1) << Self::KIND_BITS | kind as u64;
+        Self((count as u64) << Self::COUNT_SHIFT | head)
     }
 
     #[inline(always)]
@@ -43,24 +46,29 @@ impl Due {
 
     #[inline(always)]
     const fn class(self) -> u8 {
-        (self.0 >> Self::KIND_BITS) as u8
+        (self.0 >> Self::CLASS_SHIFT) as u8
     }
 
     #[inline(always)]
     const fn count(self) -> u32 {
-        (self.0 >> (Self::KIND_BITS + Self::CLASS_BITS)) as u32
+        (self.0 >> Self::COUNT_SHIFT) as u32
+    }
+
+    #[inline(always)]
+    const fn stray(self) -> u8 {
+        (self.0 >> Self::KIND_BITS) as u8 & 1
     }
 }
 
 /// Whether an event about a source is due, or its count is added to the source's next event: because the source had its
-/// share of this window, or the CPU its own.
+/// share of this window, or the CPU its own. `stray` is 1 for a trusted source at another endpoint.
 #[inline(always)]
 pub(super) fn due<T: Tables>(
     tables: &T,
     config: &Config,
     now: u64,
     (kind, class): (EventKind, Class),
-    key: SourceKey,
+    (key, stray): (SourceKey, u64),
 ) -> Due {
     let (share, lane) = match kind {
         EventKind::OverLimit => (1, Lane::Ingress),
@@ -93,7 +101,7 @@ pub(super) fn due<T: Tables>(
     if count == 0 {
         Due::NONE
     } else {
-        Due::new(kind, class as u8, count)
+        Due::new(kind, class as u8, stray, count)
     }
 }
 
@@ -104,7 +112,7 @@ pub(super) fn due_copy<T: Tables>(tables: &T, config: &Config, now: u64, reason:
     if !within_budget(tables, Lane::Drops, config.drop_captures_per_window, window) {
         return Due::NONE;
     }
-    Due::new(EventKind::Dropped, reason, 1)
+    Due::new(EventKind::Dropped, reason, 0, 1)
 }
 
 #[inline(always)]
@@ -161,6 +169,9 @@ pub(super) fn send<P: Packet, T: Tables>(
         dropped: (is_copy || due.kind() == EventKind::OverLimit as u8) as u8,
         payload_len: length as u16,
         captured: captured as u16,
+        hops: subject.hops,
+        stray: due.stray(),
+        reserved: [0; 6],
     };
     tables.emit(packet, &header, start);
 }

@@ -7,6 +7,7 @@ use crate::{
     table::{
         Memory,
         ban::{Layout, V4, V6Host, V6Prefix, lookup},
+        endpoint_key,
     },
     verdict::Reason,
 };
@@ -97,9 +98,66 @@ fn stopped<L: Layout, T: Tables, M: Memory>(
     Some(Reason::DropBanAddress)
 }
 
+/// How a source stands with trust.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Trust(u64);
+
+impl Trust {
+    const TRUSTED: u64 = 1;
+    const AT_HOME: u64 = 2;
+
+    #[inline(always)]
+    pub(super) const fn from_number(number: u64) -> Self {
+        Self(number & (Self::TRUSTED | Self::AT_HOME))
+    }
+
+    #[inline(always)]
+    pub(super) const fn number(self) -> u64 {
+        self.0
+    }
+
+    #[inline(always)]
+    pub(super) const fn is_trusted(self) -> bool {
+        self.0 & Self::TRUSTED != 0
+    }
+
+    /// 1 if the packet came from an endpoint that is known, so that it can be taken for the trusted source's own.
+    #[inline(always)]
+    pub(super) const fn at_home(self) -> u64 {
+        self.0 >> 1
+    }
+
+    /// 1 if the source is trusted, but this packet came from elsewhere: from a phone that has not registered yet, by
+    /// another route, or from a forger.
+    #[inline(always)]
+    pub(super) const fn stray(self) -> u64 {
+        self.0 & !(self.0 >> 1) & Self::TRUSTED
+    }
+}
+
+/// Whether a source is trusted, and if so, whether this packet came from one of its endpoints. Who is not trusted does
+/// not pay for the second question.
+#[inline(always)]
+pub(super) fn trust<T: Tables>(tables: &T, config: &Config, subject: &Subject) -> Trust {
+    let trusted = tables.forget(is_trusted(tables, config, subject) as u64) & Trust::TRUSTED;
+    if trusted == 0 {
+        return Trust(0);
+    }
+    let ports = &subject.ports;
+    let key = endpoint_key(
+        config.seed,
+        subject.source,
+        (ports.protocol, ports.source, subject.hops),
+    );
+    let key = tables.forget(key);
+    let at_home = lookup::<V6Prefix, _>(tables.endpoints(), config.seed, key)
+        .is_some_and(|found| found.fate.in_force(subject.now));
+    Trust(trusted | (at_home as u64) << 1)
+}
+
 /// Whether a source is trusted: its registration lives.
 #[inline(always)]
-pub(super) fn is_trusted<T: Tables>(tables: &T, config: &Config, subject: &Subject) -> bool {
+fn is_trusted<T: Tables>(tables: &T, config: &Config, subject: &Subject) -> bool {
     let now = subject.now;
     match subject.source {
         Ip::V4(address) => {

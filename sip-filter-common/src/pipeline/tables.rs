@@ -92,7 +92,10 @@ pub trait Tables: Forget {
     fn trust4(&self) -> &Self::Memory;
     /// Trusted IPv6 prefixes of the counted length.
     fn trust6(&self) -> &Self::Memory;
-    /// One bucket: the limiter state of unknown sources together, a word for each class.
+    /// Endpoints of trusted sources of both families, by [`crate::table::endpoint_key`].
+    fn endpoints(&self) -> &Self::Memory;
+    /// Three buckets: the limiter state of unknown sources together, that of those never seen before, and until when
+    /// these have to make do with it; a word for each class.
     fn unknown(&self) -> &Self::Memory;
     /// Runs `f` on the number of packets of a class that this CPU may still admit from unknown sources.
     fn share<R>(&self, class: Class, f: impl FnOnce(&mut u32) -> R) -> R;

@@ -14,6 +14,8 @@ pub mod source;
 
 pub use ban::{BanTable, Fate};
 
+use crate::packet::Ip;
+
 /// Words of a bucket.
 pub const WORDS: usize = 8;
 
@@ -134,6 +136,19 @@ pub const fn hash(seed: [u64; 2], a: u64, b: u64) -> u64 {
     h ^= h >> 32;
     h = h.wrapping_mul(0xd6e8_feb8_6659_fd93);
     h ^ (h >> 32)
+}
+
+/// Key of an endpoint, protocol number, port and hop limit at a source, in the table of endpoints of trusted sources.
+/// Hashed to 64 bits: nobody without the seed can find another endpoint of the same key.
+#[inline(always)]
+#[must_use]
+pub const fn endpoint_key(seed: [u64; 2], source: Ip, (protocol, port, hops): (u8, u16, u8)) -> u64 {
+    let source = match source {
+        Ip::V4(address) => address as u64,
+        Ip::V6([high, low]) => hash(seed, high, low),
+    };
+    let place = (protocol as u64) << 24 | (port as u64) << 8 | hops as u64;
+    hash(seed, source, 6 << 32 | place)
 }
 
 /// The two candidate buckets of a hash; they differ unless the table has a single bucket.

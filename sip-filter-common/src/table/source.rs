@@ -36,6 +36,14 @@ impl SourceKey {
         Self(hash(seed, prefix, class as u64) | 1 << 63)
     }
 
+    /// Another key for the same source if `stray` is 1, the same if it is 0. The bit is free in the key of an IPv4
+    /// source, and as good as any other in a hash.
+    #[inline(always)]
+    #[must_use]
+    pub const fn apart(self, stray: u64) -> Self {
+        Self(self.0 ^ (stray & 1) << 4)
+    }
+
     /// As a number, to key other tables with.
     #[inline(always)]
     #[must_use]
@@ -44,7 +52,50 @@ impl SourceKey {
     }
 }
 
-/// Judges one packet of `key` at boot time `now` (nanoseconds). Returns whether it is within `limit`.
+/// How a packet fares by the limit of its source, as a number the verifier need not follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judged(u64);
+
+impl Judged {
+    /// Over the limit.
+    pub const OVER: Self = Self(0);
+    /// Within the limit, of a source the table knew.
+    pub const RETURNING: Self = Self(Self::WITHIN_BIT);
+    /// Within the limit, of a source the table did not know. It does from now on.
+    pub const FRESH: Self = Self(Self::WITHIN_BIT | Self::FRESH_BIT);
+    const WITHIN_BIT: u64 = 1;
+    const FRESH_BIT: u64 = 2;
+
+    /// From [`Self::number`]; other bits do not count.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_number(number: u64) -> Self {
+        Self(number & (Self::WITHIN_BIT | Self::FRESH_BIT))
+    }
+
+    /// As a number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+
+    /// Whether the packet is within the limit.
+    #[inline(always)]
+    #[must_use]
+    pub const fn within(self) -> bool {
+        self.0 & Self::WITHIN_BIT != 0
+    }
+
+    /// Whether the table did not know the source.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_fresh(self) -> bool {
+        self.0 & Self::FRESH_BIT != 0
+    }
+}
+
+/// Judges one packet of `key` at boot time `now` (nanoseconds).
 #[inline(always)]
 pub fn admitted<M: Memory + ?Sized>(
     memory: &M,
@@ -52,22 +103,29 @@ pub fn admitted<M: Memory + ?Sized>(
     key: SourceKey,
     limit: Limit,
     now: u64,
-) -> bool {
+) -> Judged {
     let index = hash(seed, key.0, 3) as u32 & memory.mask();
     let Some(line) = memory.line(index) else {
-        return true;
+        return Judged::RETURNING;
     };
     let mut slot = find(line, key);
     if slot == SLOTS {
         let oldest = memory.forget(oldest(line) as u64) as usize & (SLOTS - 1);
         if replace(line, oldest, key, limit, now) {
-            return true;
+            return Judged::FRESH;
         }
         // Another CPU was faster; perhaps with this very source.
         slot = find(line, key);
     }
     let slot = memory.forget(slot as u64) as usize;
-    slot >= SLOTS || judge(line, slot & (SLOTS - 1), limit, now)
+    if slot >= SLOTS {
+        return Judged::FRESH;
+    }
+    if judge(line, slot & (SLOTS - 1), limit, now) {
+        Judged::RETURNING
+    } else {
+        Judged::OVER
+    }
 }
 
 /// The slot that holds `key`, [`SLOTS`] if none does.
@@ -142,6 +200,29 @@ mod tests {
     }
 
     #[test]
+    fn a_source_is_fresh_once_and_strays_count_apart() {
+        let memory = memory(4);
+        let limit = Limit::new(10, SECOND, 2);
+        let key = SourceKey::v4(0xc000_0201, Class::Invite);
+        let judge = |key| admitted(&memory[..], SEED, key, limit, SECOND);
+        assert_eq!(judge(key), Judged::FRESH);
+        assert_eq!(judge(key), Judged::RETURNING);
+        assert_eq!(judge(key), Judged::OVER);
+        assert!(!Judged::OVER.within() && !Judged::RETURNING.is_fresh());
+        assert_eq!(key.apart(0), key);
+        assert_eq!(judge(key.apart(1)), Judged::FRESH);
+        // The bit is free: no source and class has the key of another's strays.
+        for class in Class::ALL {
+            let other = SourceKey::v4(0xc000_0201, class);
+            assert!(
+                Class::ALL
+                    .iter()
+                    .all(|class| SourceKey::v4(0xc000_0201, *class) != other.apart(1))
+            );
+        }
+    }
+
+    #[test]
     fn classes_and_sources_have_limits_of_their_own() {
         let lines = memory(64);
         let memory = lines.as_slice();
@@ -150,7 +231,7 @@ mod tests {
             for class in Class::ALL {
                 let key = SourceKey::v4(address, class);
                 let passed = (0..10)
-                    .filter(|_| admitted(&memory, SEED, key, limit, SECOND))
+                    .filter(|_| admitted(&memory, SEED, key, limit, SECOND).within())
                     .count();
                 assert_eq!(passed, 3, "{address} {class:?}");
             }
@@ -167,7 +248,7 @@ mod tests {
         let mut passed = 0;
         for round in 0..100_000_u32 {
             now += 100_000; // 10,000 rounds a second
-            if admitted(&memory, SEED, flooder, limit, now) {
+            if admitted(&memory, SEED, flooder, limit, now).within() {
                 passed += 1;
             }
             let _ = admitted(
@@ -195,7 +276,7 @@ mod tests {
                 scope.spawn(|| {
                     let memory = lines.as_slice();
                     for step in 0..200_000_u64 {
-                        if admitted(&memory, SEED, key, limit, SECOND + step * 50_000) {
+                        if admitted(&memory, SEED, key, limit, SECOND + step * 50_000).within() {
                             admitted_total.fetch_add(1, Ordering::Relaxed);
                         }
                     }

@@ -20,9 +20,9 @@ use super::{
     link::{self, Link},
 };
 use crate::{
-    bans::Target,
+    bans::{Endpoint, Target},
     dataplane::{ImageError, KernelBan},
-    detect::{Conclusion, Decision, Engine, Observation},
+    detect::{AtHome, Conclusion, Decision, Engine, Observation},
 };
 
 /// A data plane without a kernel: the pipeline with tables in memory.
@@ -47,6 +47,12 @@ pub trait Plane {
     /// # Errors
     /// [`ImageError`] if there is no room.
     fn trust(&mut self, target: Target, until: Option<Duration>) -> Result<(), ImageError>;
+
+    /// Makes an endpoint its source's own until a time since boot.
+    ///
+    /// # Errors
+    /// [`ImageError`] if there is no room.
+    fn at_home(&mut self, endpoint: Endpoint, until: Duration) -> Result<(), ImageError>;
 }
 
 /// What an analysis can be told.
@@ -180,6 +186,7 @@ impl<'a, P: Plane> Analysis<'a, P> {
                 }
                 Conclusion::Trusted(trusted) => self.trust(trusted.target, Some(trusted.until)),
                 Conclusion::Distrusted(target) => self.trust(target, None),
+                Conclusion::AtHome(home) => self.at_home(home),
                 Conclusion::Proven(_) => {}
             }
         }
@@ -232,6 +239,12 @@ impl<'a, P: Plane> Analysis<'a, P> {
 
     fn trust(&mut self, target: Target, until: Option<Duration>) {
         if let Err(error) = self.plane.trust(target, until) {
+            self.note(error.to_string());
+        }
+    }
+
+    fn at_home(&mut self, home: AtHome) {
+        if let Err(error) = self.plane.at_home(home.endpoint, home.until) {
             self.note(error.to_string());
         }
     }

@@ -2,13 +2,16 @@
 //! newer version may add fields.
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::{AllowOrigin, Allowed, Ban, Clock, Entry, Evidence, Origin, Past, Scope, Target};
+use super::{
+    AllowOrigin, Allowed, Ban, Clock, Endpoint, Entry, Evidence, LoadedTrust, Origin, Past, Scope, Target,
+};
 use crate::detect::{Proof, Rule};
 
 /// Identifies one run of the kernel: boot times of different runs have nothing to do with each other.
@@ -76,6 +79,20 @@ struct TrustRecord {
     account: String,
     #[serde(flatten)]
     end: End,
+    /// Versions before 0.2 did not have them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    endpoints: Vec<EndpointRecord>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EndpointRecord {
+    address: IpAddr,
+    protocol: u8,
+    port: u16,
+    hops: u8,
+    /// How much later or earlier than the trust it ends, in milliseconds.
+    #[serde(default)]
+    after_ms: i64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -199,20 +216,57 @@ pub(super) fn read_history(bytes: &[u8]) -> serde_json::Result<Vec<Past>> {
     serde_json::from_slice(bytes)
 }
 
-pub(super) fn write_trust(account: &str, until: Duration, clock: Clock, boot_id: &BootId) -> Vec<u8> {
+pub(super) fn write_trust(
+    account: &str,
+    until: Duration,
+    endpoints: impl Iterator<Item = (Endpoint, Duration)>,
+    clock: Clock,
+    boot_id: &BootId,
+) -> Vec<u8> {
+    let milliseconds = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    let endpoints = endpoints.map(|(endpoint, end)| EndpointRecord {
+        address: endpoint.address,
+        protocol: endpoint.protocol,
+        port: endpoint.port,
+        hops: endpoint.hops,
+        after_ms: milliseconds(end).saturating_sub(milliseconds(until)),
+    });
     json(&TrustRecord {
         account: account.to_owned(),
         end: End::new(until, clock, boot_id),
+        endpoints: endpoints.collect(),
     })
 }
 
 pub(super) fn read_trust(
+    target: Target,
     bytes: &[u8],
     clock: Clock,
     boot_id: &BootId,
-) -> serde_json::Result<(String, Duration)> {
+) -> serde_json::Result<LoadedTrust> {
     let record: TrustRecord = serde_json::from_slice(bytes)?;
-    Ok((record.account, record.end.boot(clock, boot_id)))
+    let until = record.end.boot(clock, boot_id);
+    let endpoints = record.endpoints.into_iter().map(|one| {
+        let shift = Duration::from_millis(one.after_ms.unsigned_abs());
+        let end = if one.after_ms < 0 {
+            until.saturating_sub(shift)
+        } else {
+            until.saturating_add(shift)
+        };
+        let endpoint = Endpoint {
+            address: one.address,
+            protocol: one.protocol,
+            port: one.port,
+            hops: one.hops,
+        };
+        (endpoint, end)
+    });
+    Ok(LoadedTrust {
+        target,
+        account: record.account,
+        until,
+        endpoints: endpoints.collect(),
+    })
 }
 
 pub(super) fn write_proof(by: Proof, until: Duration, clock: Clock, boot_id: &BootId) -> Vec<u8> {

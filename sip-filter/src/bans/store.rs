@@ -12,7 +12,7 @@ use redb::{
 };
 
 use super::{
-    Allowed, BootId, Clock, Entry, Past, Target,
+    Allowed, BootId, Clock, Endpoint, Entry, Past, Target,
     record::{
         read_allowed, read_ban, read_history, read_proof, read_trust, write_allowed, write_ban,
         write_history, write_proof, write_trust,
@@ -140,12 +140,12 @@ impl Batch {
     pub fn put_trust(
         &mut self,
         target: Target,
-        account: &str,
-        until: Duration,
+        (account, until): (&str, Duration),
+        endpoints: impl Iterator<Item = (Endpoint, Duration)>,
         clock: Clock,
         boot_id: &BootId,
     ) {
-        let record = write_trust(account, until, clock, boot_id);
+        let record = write_trust(account, until, endpoints, clock, boot_id);
         self.0.push((Table::Trust, target, Some(record)));
     }
 
@@ -186,12 +186,25 @@ pub struct Loaded {
     pub allowed: Vec<(Target, Allowed)>,
     /// Earlier bans by target, oldest first.
     pub history: Vec<(Target, Vec<Past>)>,
-    /// Trusted sources, their accounts, and the boot time at which that ends.
-    pub trust: Vec<(Target, String, Duration)>,
+    /// Trusted sources.
+    pub trust: Vec<LoadedTrust>,
     /// Sources that own their addresses, how they have shown it, and the boot time until which it is believed.
     pub proof: Vec<(Target, Proof, Duration)>,
     /// Records that could not be understood, such as bans by a rule of a newer version. They stay in the store.
     pub unreadable: usize,
+}
+
+/// A trusted source, as the store holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadedTrust {
+    /// The source.
+    pub target: Target,
+    /// The account that registered last.
+    pub account: String,
+    /// Boot time at which it ends.
+    pub until: Duration,
+    /// Its endpoints, and the boot time until which they are its own.
+    pub endpoints: Vec<(Endpoint, Duration)>,
 }
 
 /// An open store.
@@ -304,8 +317,7 @@ fn read_row(
         Table::Allow => into.allowed.push((target, read_allowed(value).ok()?)),
         Table::History => into.history.push((target, read_history(value).ok()?)),
         Table::Trust => {
-            let (account, until) = read_trust(value, clock, boot_id).ok()?;
-            into.trust.push((target, account, until));
+            into.trust.push(read_trust(target, value, clock, boot_id).ok()?);
         }
         Table::Proof => {
             let (by, until) = read_proof(value, clock, boot_id).ok()?;

@@ -126,7 +126,26 @@ fn trust_and_proof_live_on_for_the_time_that_is_left() {
     let mut store = Store::open(dir.path()).unwrap();
     let (phone, pbx) = ("192.0.2.1".parse().unwrap(), "2001:db8::/64".parse().unwrap());
     let mut batch = Batch::default();
-    batch.put_trust(phone, "al\"ice", Duration::from_secs(1_600), clock(1_000), &boot);
+    let home = |port| Endpoint {
+        address: [192, 0, 2, 1].into(),
+        protocol: 17,
+        port,
+        hops: 57,
+    };
+    let endpoints = |trust: Duration| {
+        [
+            (home(5060), trust),
+            (home(40_000), trust - Duration::from_millis(2_500)),
+        ]
+    };
+    let until = Duration::from_secs(1_600);
+    batch.put_trust(
+        phone,
+        ("al\"ice", until),
+        endpoints(until).into_iter(),
+        clock(1_000),
+        &boot,
+    );
     batch.put_proof(pbx, Proof::Tcp, Duration::from_secs(1_300), clock(1_000), &boot);
     batch.put_proof(
         phone,
@@ -149,7 +168,13 @@ fn trust_and_proof_live_on_for_the_time_that_is_left() {
     ] {
         let loaded = store.load(now, boot).unwrap();
         let [trust, proof] = ends.map(Duration::from_secs);
-        assert_eq!(loaded.trust, [(phone, "al\"ice".to_owned(), trust)]);
+        let expected = LoadedTrust {
+            target: phone,
+            account: "al\"ice".to_owned(),
+            until: trust,
+            endpoints: endpoints(trust).to_vec(),
+        };
+        assert_eq!(loaded.trust, [expected]);
         assert_eq!(loaded.proof, [(pbx, Proof::Tcp, proof)]);
         assert_eq!(loaded.unreadable, 0);
     }
@@ -178,9 +203,32 @@ fn a_store_from_before_there_was_trust_opens_and_gets_the_tables() {
         (1, 0, 0)
     );
     let mut batch = Batch::default();
-    batch.put_trust("192.0.2.1".parse().unwrap(), "bob", DAY, clock(0), &boot);
+    batch.put_trust(
+        "192.0.2.1".parse().unwrap(),
+        ("bob", DAY),
+        std::iter::empty(),
+        clock(0),
+        &boot,
+    );
     store.write(&batch).unwrap();
     assert_eq!(store.load(clock(0), &boot).unwrap().trust.len(), 1);
+}
+
+#[test]
+fn trust_from_before_there_were_endpoints_is_read() {
+    let record =
+        br#"{"account":"bob","until":"2026-01-01T00:00:00Z","deadline":{"boot_id":"a","nanoseconds":7}}"#;
+    let target = "192.0.2.1".parse().unwrap();
+    let expected = LoadedTrust {
+        target,
+        account: "bob".to_owned(),
+        until: Duration::from_nanos(7),
+        endpoints: Vec::new(),
+    };
+    assert_eq!(
+        read_trust(target, record, clock(0), &BootId::new("a")).unwrap(),
+        expected
+    );
 }
 
 #[test]

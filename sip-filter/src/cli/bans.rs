@@ -12,7 +12,8 @@ use crate::{
     api::{
         client::Client,
         types::{
-            BanEntry, BanFilter, BanOutcome, BanRequest, BanResult, Check, Mode, Unban, UnbanResult, name_of,
+            BanEntry, BanFilter, BanOutcome, BanRequest, BanResult, Check, Mode, TrustedEndpoint, Unban,
+            UnbanResult, name_of,
         },
     },
     units,
@@ -226,6 +227,36 @@ pub(super) async fn check(client: &Client, address: IpAddr, out: &mut Out) -> Re
     Ok(if answer.banned { Exit::Done } else { Exit::Failure })
 }
 
+/// Endpoints shown in `check`; there may be hundreds behind one address.
+const ENDPOINTS_SHOWN: usize = 8;
+
+fn endpoint_lines(endpoints: &[TrustedEndpoint]) -> Vec<String> {
+    let shown = endpoints.iter().take(ENDPOINTS_SHOWN).map(|endpoint| {
+        let protocol = match endpoint.protocol {
+            6 => "TCP",
+            17 => "UDP",
+            _ => "other",
+        };
+        format!(
+            "    from {} {}, hop limit {}",
+            protocol,
+            std::net::SocketAddr::new(endpoint.address, endpoint.port),
+            endpoint.hop_limit
+        )
+    });
+    let mut lines: Vec<String> = shown.collect();
+    if endpoints.len() > ENDPOINTS_SHOWN {
+        lines.push(format!(
+            "    and from {} more endpoints",
+            endpoints.len() - ENDPOINTS_SHOWN
+        ));
+    }
+    if endpoints.is_empty() {
+        lines.push("    from no endpoint that is known: it has the limits of a stranger".to_owned());
+    }
+    lines
+}
+
 fn check_text(check: &Check, now: SystemTime) -> String {
     let mut lines = Vec::new();
     let address = check.address;
@@ -241,6 +272,7 @@ fn check_text(check: &Check, now: SystemTime) -> String {
             stamp(trust.until),
             rough(trust.until_in_seconds),
         ));
+        lines.extend(endpoint_lines(&trust.endpoints));
     }
     if let Some(proof) = &check.proof {
         lines.push(format!(

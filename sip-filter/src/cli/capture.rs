@@ -7,7 +7,7 @@ use sip_filter_common::{abi::EventHeader, verdict::Verdict};
 use super::exit::Error;
 use crate::{
     analyze::{self, Options, Plane, Report},
-    bans::Target,
+    bans::{Endpoint, Target},
     config::Config,
     dataplane::{HostPlane, Image, ImageError, KernelBan},
     detect::Engine,
@@ -44,6 +44,13 @@ impl Plane for Host {
             return Ok(());
         }
         self.image.set_trust(target, until)
+    }
+
+    fn at_home(&mut self, endpoint: Endpoint, until: Duration) -> Result<(), ImageError> {
+        if !self.trusts {
+            return Ok(());
+        }
+        self.image.set_endpoint(endpoint, Some(until))
     }
 }
 

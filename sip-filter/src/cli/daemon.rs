@@ -58,10 +58,14 @@ fn status_text(status: &Status, out: &Out) -> String {
         ));
     }
     text.push_str(&format!(
-        "bans:       {}\nallow-list: {}\nknown:      {} trusted, {} proven\n",
+        "bans:       {}\nallow-list: {}\nknown:      {} trusted at {}, {} proven\n",
         status.bans,
         count(usize::try_from(status.allowed).unwrap_or(usize::MAX), "source"),
         status.trusted,
+        count(
+            usize::try_from(status.endpoints).unwrap_or(usize::MAX),
+            "endpoint"
+        ),
         status.proven,
     ));
     if status.events.lost > 0 || status.events.suppressed > 0 {
@@ -135,6 +139,7 @@ fn raw_status(status: &Status, out: &mut Out) -> Result<(), Error> {
     out.raw(&["allowed", &status.allowed.to_string()])?;
     out.raw(&["trusted", &status.trusted.to_string()])?;
     out.raw(&["proven", &status.proven.to_string()])?;
+    out.raw(&["endpoints", &status.endpoints.to_string()])?;
     for (kind, counters) in [
         ("counter", &status.counters),
         ("would_drop", &status.would_drop),

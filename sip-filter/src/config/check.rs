@@ -82,7 +82,7 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
         for (section, limits) in [
             ("limits", &config.limits),
             ("limits_trusted", &config.limits_trusted.0),
-            ("budget", &config.budget.0),
+            ("budget", &config.budget.limits),
         ] {
             range(
                 &format!("{section}.{}.burst", class.name()),
@@ -93,6 +93,19 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
         }
     }
     range("trust.max", config.trust.max.into(), 1, TRUST_MAX);
+    range("trust.endpoints", config.trust.endpoints.into(), 1, TRUST_MAX);
+    range(
+        "trust.endpoints_per_source",
+        config.trust.endpoints_per_source.into(),
+        1,
+        ENDPOINTS_MAX,
+    );
+    range(
+        "budget.fresh_part",
+        config.budget.fresh_part.into(),
+        1,
+        FRESH_PART_MAX,
+    );
     // The kernel program keys sources by at most the upper half of an address.
     range("ipv6_source_prefix", config.ipv6_source_prefix.into(), 32, 64);
     range("bans.widest_prefix4", config.bans.widest_prefix4.into(), 0, 32);
@@ -104,6 +117,7 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
         ("tables.networks", config.tables.networks),
         ("tables.sources", config.tables.sources),
         ("tables.trust", config.tables.trust),
+        ("tables.endpoints", config.tables.endpoints),
     ] {
         range(key, entries.into(), 64, TABLE_MAX);
     }
@@ -171,6 +185,9 @@ const BURST_MAX: u64 = 1_000_000;
 
 /// The controller remembers each with its account, about 200 bytes.
 const TRUST_MAX: u64 = 10_000_000;
+/// They are kept in one record of the store.
+const ENDPOINTS_MAX: u64 = 16_384;
+const FRESH_PART_MAX: u64 = 1_000;
 
 /// 2²⁶ entries are 0.5 to 1 GiB of kernel memory; more is surely a slip of the pen.
 const TABLE_MAX: u64 = 1 << 26;

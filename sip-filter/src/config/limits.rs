@@ -139,20 +139,45 @@ impl From<TrustedLimits> for Limits {
 /// `[budget]`: what all sources that are neither trusted nor allow-listed may send together. It ends a flood from a
 /// million forged addresses, each of which stays below its own limit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "RawLimits", into = "Limits")]
-pub struct Budget(pub Limits);
+#[serde(from = "RawBudget")]
+pub struct Budget {
+    /// While the budget is short, sources that were never seen before get one part in so many of it; 1 treats them as
+    /// those that return.
+    pub fresh_part: u32,
+    /// The budget of each class.
+    #[serde(flatten)]
+    pub limits: Limits,
+}
 
 impl Default for Budget {
     fn default() -> Self {
-        Self(Limits::BUDGET)
+        Self {
+            fresh_part: FRESH_PART,
+            limits: Limits::BUDGET,
+        }
     }
 }
 
-impl From<Budget> for Limits {
-    fn from(limits: Budget) -> Self {
-        limits.0
+impl Budget {
+    /// What sources never seen before get while the budget is short, in the kernel's arithmetic.
+    #[must_use]
+    pub fn fresh(&self, class: Class) -> abi::Limit {
+        let setting = self.limits.of(class);
+        let whole = setting.kernel();
+        let part = self.fresh_part.max(1);
+        if part == 1 || whole.interval == 0 {
+            return abi::Limit::UNLIMITED;
+        }
+        let interval = whole.interval.saturating_mul(part.into());
+        let burst = setting.burst.div_ceil(part);
+        abi::Limit {
+            interval,
+            tolerance: interval.saturating_mul(u64::from(burst.saturating_sub(1))),
+        }
     }
 }
+
+const FRESH_PART: u32 = 8;
 
 impl Limits {
     const PLAIN: Self = Self {
@@ -263,9 +288,37 @@ impl From<RawLimits> for TrustedLimits {
     }
 }
 
-impl From<RawLimits> for Budget {
-    fn from(raw: RawLimits) -> Self {
-        Self(raw.or(&Limits::BUDGET))
+/// As [`RawLimits`]; serde cannot flatten what refuses unknown fields.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawBudget {
+    fresh_part: Option<u32>,
+    register: RawLimit,
+    invite: RawLimit,
+    options: RawLimit,
+    subscribe: RawLimit,
+    other: RawLimit,
+    response: RawLimit,
+    keepalive: RawLimit,
+    garbage: RawLimit,
+}
+
+impl From<RawBudget> for Budget {
+    fn from(raw: RawBudget) -> Self {
+        let limits = RawLimits {
+            register: raw.register,
+            invite: raw.invite,
+            options: raw.options,
+            subscribe: raw.subscribe,
+            other: raw.other,
+            response: raw.response,
+            keepalive: raw.keepalive,
+            garbage: raw.garbage,
+        };
+        Self {
+            fresh_part: raw.fresh_part.unwrap_or(FRESH_PART),
+            limits: limits.or(&Limits::BUDGET),
+        }
     }
 }
 
@@ -287,7 +340,7 @@ mod tests {
         let trusted: TrustedLimits = toml::from_str(text).unwrap();
         assert_eq!(trusted.0.register, LimitSetting::per_second(30, 4_000));
         let budget: Budget = toml::from_str(text).unwrap();
-        assert_eq!(budget.0.register, LimitSetting::per_second(30, 2_000));
+        assert_eq!(budget.limits.register, LimitSetting::per_second(30, 2_000));
         for class in Class::ALL {
             let (plain, trusted) = (Limits::PLAIN.of(class), Limits::TRUSTED.of(class));
             let rate = |limit: LimitSetting| limit.rate.0.unwrap().count;

@@ -139,7 +139,8 @@ impl Config {
                 // Whoever raises a plain limit only must not hold trusted sources tighter than strangers.
                 self.limits_trusted.0.of(class).looser(plain).kernel()
             }),
-            unknown_budget: Class::ALL.map(|class| self.budget.0.of(class).kernel()),
+            unknown_budget: Class::ALL.map(|class| self.budget.limits.of(class).kernel()),
+            fresh_budget: Class::ALL.map(|class| self.budget.fresh(class)),
         }
     }
 

@@ -44,6 +44,10 @@ pub struct Trust {
     pub enabled: bool,
     /// Trusted sources at once.
     pub max: u32,
+    /// Endpoints of trusted sources at once.
+    pub endpoints: u32,
+    /// Endpoints of one trusted source.
+    pub endpoints_per_source: u32,
 }
 
 /// `[bans]`
@@ -75,6 +79,8 @@ pub struct Tables {
     pub sources: u32,
     /// Trusted sources of each family.
     pub trust: u32,
+    /// Endpoints of trusted sources, both families.
+    pub endpoints: u32,
 }
 
 /// `[events]`: what the kernel program reports for detection.
@@ -171,6 +177,8 @@ impl Default for Trust {
         Self {
             enabled: true,
             max: 100_000,
+            endpoints: 300_000,
+            endpoints_per_source: 512,
         }
     }
 }
@@ -194,6 +202,7 @@ impl Default for Tables {
             networks: 131_072,
             sources: 262_144,
             trust: 100_000,
+            endpoints: 300_000,
         }
     }
 }
@@ -260,6 +269,7 @@ impl Tables {
             networks,
             sources,
             trust,
+            endpoints,
         } = *self;
         TableSizes {
             ban4,
@@ -268,6 +278,7 @@ impl Tables {
             networks,
             sources,
             trust,
+            endpoints,
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::{PacketEvent, Plane};
 use crate::{
-    bans::Target,
+    bans::{Endpoint, Target},
     config::Config,
     dataplane::{Counters, DataplaneError, Egress, Image, ImageError, KernelBan, TableFill, XdpMode},
 };
@@ -37,6 +37,8 @@ pub(super) struct State {
     pub(super) refuse_config: bool,
     /// Trusted sources, and until when.
     pub(super) trust: BTreeMap<Target, Duration>,
+    /// Their endpoints, and until when.
+    pub(super) endpoints: BTreeMap<Endpoint, Duration>,
     /// Calls that wrote one.
     pub(super) trust_writes: usize,
     /// Room for trusted sources.
@@ -173,6 +175,15 @@ impl Image for FakePlane {
         }
         state.trust_writes += 1;
         state.trust.insert(target, until);
+        Ok(())
+    }
+
+    fn set_endpoint(&mut self, endpoint: Endpoint, until: Option<Duration>) -> Result<(), ImageError> {
+        let endpoints = &mut self.0.state().endpoints;
+        match until {
+            Some(until) => endpoints.insert(endpoint, until),
+            None => endpoints.remove(&endpoint),
+        };
         Ok(())
     }
 

@@ -18,11 +18,11 @@ use super::{
     journal::{JournalEvent, JournalKind},
 };
 use crate::{
-    bans::{Batch, Clock, KnownSources, Origin, Target},
+    bans::{Batch, Clock, Endpoint, Endpoints, KnownSources, LoadedTrust, Origin, Target},
     conditions::Kind,
     config::Config,
     dataplane::{Image, ImageError},
-    detect::{Alarm, Conclusion, Proof, Proven, Rule, Trusted},
+    detect::{Alarm, AtHome, Conclusion, Proof, Proven, Rule, Trusted},
 };
 
 /// Alarms reported in a minute. The counters tell how many there were.
@@ -35,6 +35,8 @@ const ACCOUNT_MAX: usize = 128;
 pub(super) struct KnownState {
     pub(super) trust: KnownSources<String>,
     pub(super) proof: KnownSources<Proof>,
+    /// Endpoints of trusted sources.
+    pub(super) endpoints: Endpoints,
     /// What the store does not have as it is.
     unsaved_trust: HashSet<Target>,
     unsaved_proof: HashSet<Target>,
@@ -51,6 +53,8 @@ pub struct TrustedBy {
     pub account: String,
     /// When it ends.
     pub until: SystemTime,
+    /// Its endpoints.
+    pub endpoints: Vec<Endpoint>,
 }
 
 /// A proof, as [`Controller::known`] tells it.
@@ -66,7 +70,7 @@ impl KnownState {
     /// With what the store holds, as far as it still counts.
     pub(super) fn new(
         config: &Config,
-        trust: Vec<(Target, String, Duration)>,
+        trust: Vec<LoadedTrust>,
         proof: Vec<(Target, Proof, Duration)>,
         clock: Clock,
     ) -> Self {
@@ -74,6 +78,10 @@ impl KnownState {
         let mut state = Self {
             trust: KnownSources::new(max),
             proof: KnownSources::new(max),
+            endpoints: Endpoints::new(
+                config.trust.endpoints as usize,
+                config.trust.endpoints_per_source as usize,
+            ),
             unsaved_trust: HashSet::new(),
             unsaved_proof: HashSet::new(),
             refusal_reported: None,
@@ -82,12 +90,25 @@ impl KnownState {
         // Sources may have been counted by another prefix before.
         let counted =
             |target: Target| target == Target::of_source(target.net().addr(), config.ipv6_source_prefix);
-        for (target, account, until) in trust {
-            if config.trust.enabled && until > clock.boot && counted(target) {
-                let learnt = state.trust.learn(target, account, until, clock.boot);
-                state.unsaved_trust.extend(learnt.evicted);
-            } else {
+        for one in trust {
+            let target = one.target;
+            if !config.trust.enabled || one.until <= clock.boot || !counted(target) {
                 state.unsaved_trust.insert(target);
+                continue;
+            }
+            let learnt = state.trust.learn(target, one.account, one.until, clock.boot);
+            for evicted in learnt.evicted {
+                state.endpoints.forget(evicted);
+                state.unsaved_trust.insert(evicted);
+            }
+            if state.trust.get(target).is_none() {
+                continue;
+            }
+            let live = one.endpoints.into_iter().filter(|(_, end)| *end > clock.boot);
+            for (endpoint, end) in live {
+                let confirmed = state.endpoints.confirm(target, endpoint, end, clock.boot);
+                let crowded_out = confirmed.evicted.into_iter().map(|(target, _)| target);
+                state.unsaved_trust.extend(crowded_out);
             }
         }
         for (target, by, until) in proof {
@@ -109,6 +130,7 @@ impl Controller {
             Conclusion::Ban(decision) => drop(self.apply(&decision, clock)),
             Conclusion::Alarm(alarm) => self.alarm(alarm, clock),
             Conclusion::Trusted(trusted) => self.trust(trusted, clock),
+            Conclusion::AtHome(home) => self.at_home(&home, clock),
             Conclusion::Proven(proven) => self.prove(&proven, clock),
             Conclusion::Distrusted(target) => drop(self.distrust(target)),
         }
@@ -172,6 +194,43 @@ impl Controller {
         }
     }
 
+    /// An endpoint is a trusted source's own.
+    fn at_home(&mut self, home: &AtHome, clock: Clock) {
+        // The controller may not have taken the source for trusted.
+        if home.until <= clock.boot || self.known.trust.get(home.target).is_none() {
+            return;
+        }
+        let confirmed = self
+            .known
+            .endpoints
+            .confirm(home.target, home.endpoint, home.until, clock.boot);
+        self.take_endpoints(&confirmed.evicted);
+        if !confirmed.write {
+            return;
+        }
+        self.known.unsaved_trust.insert(home.target);
+        let mut refusals = Vec::new();
+        for plane in &mut self.planes {
+            refusals.extend(plane.image().set_endpoint(home.endpoint, Some(home.until)).err());
+        }
+        for error in refusals {
+            self.trust_refused(&error, clock);
+        }
+    }
+
+    /// Takes endpoints that are nobody's any more out of kernel and store.
+    fn take_endpoints(&mut self, endpoints: &[(Target, Endpoint)]) {
+        for (target, endpoint) in endpoints {
+            self.known.unsaved_trust.insert(*target);
+            for plane in &mut self.planes {
+                if let Err(error) = plane.image().set_endpoint(*endpoint, None) {
+                    // It ends there by itself.
+                    tracing::warn!(error = chain(&error), %endpoint, "an endpoint stays in a kernel table");
+                }
+            }
+        }
+    }
+
     fn prove(&mut self, proven: &Proven, clock: Clock) {
         if proven.until <= clock.boot {
             return;
@@ -219,6 +278,12 @@ impl Controller {
     /// Takes those who are in the table no more out of kernel and store.
     fn take_trust(&mut self, targets: &[Target]) {
         for target in targets {
+            let endpoints = self.known.endpoints.forget(*target);
+            let endpoints: Vec<_> = endpoints
+                .into_iter()
+                .map(|endpoint| (*target, endpoint))
+                .collect();
+            self.take_endpoints(&endpoints);
             self.known.unsaved_trust.insert(*target);
             for plane in &mut self.planes {
                 if let Err(error) = plane.image().set_trust(*target, None) {
@@ -242,9 +307,13 @@ impl Controller {
     /// Writes all trusted sources to the tables of a data plane, as far as there is room.
     pub(super) fn fill_trust(&mut self, image: &mut dyn Image, clock: Clock) {
         let trusted = self.known.trust.iter();
-        let refusals: Vec<ImageError> = trusted
+        let mut refusals: Vec<ImageError> = trusted
             .filter_map(|(target, known)| image.set_trust(target, Some(known.until)).err())
             .collect();
+        let endpoints = self.known.endpoints.iter();
+        refusals.extend(
+            endpoints.filter_map(|(_, endpoint, until)| image.set_endpoint(endpoint, Some(until)).err()),
+        );
         for error in refusals {
             self.trust_refused(&error, clock);
         }
@@ -269,6 +338,8 @@ impl Controller {
     pub(super) fn expire_known(&mut self, clock: Clock) {
         let ended = self.known.trust.expire(clock.boot);
         self.take_trust(&ended);
+        let ended = self.known.endpoints.expire(clock.boot);
+        self.take_endpoints(&ended);
         let ended = self.known.proof.expire(clock.boot);
         self.known.unsaved_proof.extend(ended);
     }
@@ -286,6 +357,10 @@ impl Controller {
         }
         self.distrusted.extend(&gone);
         self.take_trust(&gone);
+        let trust = &self.config.trust;
+        let (endpoints, per_source) = (trust.endpoints as usize, trust.endpoints_per_source as usize);
+        let crowded_out = self.known.endpoints.set_max(endpoints, per_source);
+        self.take_endpoints(&crowded_out);
         let gone = self.known.proof.set_max(max);
         self.known.unsaved_proof.extend(gone);
     }
@@ -301,7 +376,13 @@ impl Controller {
         let known = &mut self.known;
         for target in known.unsaved_trust.drain() {
             match known.trust.get(target) {
-                Some(trust) => batch.put_trust(target, &trust.value, trust.until, clock, &self.boot_id),
+                Some(trust) => batch.put_trust(
+                    target,
+                    (&trust.value, trust.until),
+                    known.endpoints.of(target),
+                    clock,
+                    &self.boot_id,
+                ),
                 None => batch.remove_trust(target),
             }
         }
@@ -332,6 +413,12 @@ impl Controller {
             trust.map(|trust| TrustedBy {
                 account: trust.value.clone(),
                 until: clock.to_wall(trust.until),
+                endpoints: self
+                    .known
+                    .endpoints
+                    .of(target)
+                    .map(|(endpoint, _)| endpoint)
+                    .collect(),
             }),
             proof.map(|proof| ProvenBy {
                 by: proof.value,
@@ -362,6 +449,12 @@ impl Controller {
     #[must_use]
     pub fn known_counts(&self) -> (usize, usize) {
         (self.known.trust.len(), self.known.proof.len())
+    }
+
+    /// Number of endpoints of trusted sources.
+    #[must_use]
+    pub fn endpoints(&self) -> usize {
+        self.known.endpoints.len()
     }
 }
 

@@ -16,6 +16,15 @@ fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+fn endpoint(text: &str, port: u16) -> Endpoint {
+    Endpoint {
+        address: target(text).net().addr(),
+        protocol: 17,
+        port,
+        hops: 57,
+    }
+}
+
 impl Bench {
     fn trust_for(&mut self, text: &str, account: &str, lasting: Duration) {
         let trusted = Trusted {
@@ -35,6 +44,22 @@ impl Bench {
             until: self.clock.boot + lasting,
         };
         self.controller.conclude(Conclusion::Proven(proven), self.clock);
+    }
+
+    fn at_home(&mut self, text: &str, port: u16, lasting: Duration) {
+        let home = AtHome {
+            time: self.clock.boot,
+            target: target(text),
+            endpoint: endpoint(text, port),
+            until: self.clock.boot + lasting,
+        };
+        self.controller.conclude(Conclusion::AtHome(home), self.clock);
+    }
+
+    fn ports_in_kernel(&self) -> Vec<u16> {
+        let endpoints = |plane: &Fake| plane.state().endpoints.clone();
+        assert_eq!(endpoints(&self.planes[0]), endpoints(&self.planes[1]));
+        endpoints(&self.planes[0]).keys().map(|one| one.port).collect()
     }
 
     fn trusted_in_kernel(&self) -> Vec<String> {
@@ -115,6 +140,46 @@ fn what_is_known_lives_on_and_is_in_the_tables_before_the_program_is_attached() 
     assert_eq!(bench.controller.known.unsaved_trust.len(), 0);
     let bench = bench.restart(s(800));
     assert!(bench.trusted().is_empty());
+}
+
+#[test]
+fn endpoints_live_and_end_with_the_trust_in_their_source() {
+    let mut config = Config::default();
+    config.trust.endpoints = 3;
+    config.trust.endpoints_per_source = 2;
+    let mut bench = Bench::new(config);
+    bench.at_home("192.0.2.1", 1, s(60));
+    assert_eq!(bench.ports_in_kernel(), [0; 0], "it is not trusted");
+    bench.trust_for("192.0.2.1", "alice", s(600));
+    bench.trust_for("192.0.2.2", "bob", s(600));
+    for (port, lasting) in [(1, 600), (2, 60), (1, 600)] {
+        bench.at_home("192.0.2.1", port, s(lasting));
+        bench.clock = bench.clock.after(s(1));
+    }
+    assert_eq!(bench.ports_in_kernel(), [1, 2]);
+    // The one confirmed longest ago makes room: of its source, then of all.
+    bench.at_home("192.0.2.1", 3, s(60));
+    assert_eq!(bench.ports_in_kernel(), [1, 3]);
+    bench.at_home("192.0.2.2", 4, s(300));
+    bench.clock = bench.clock.after(s(1));
+    bench.at_home("192.0.2.2", 5, s(300));
+    assert_eq!(bench.ports_in_kernel(), [3, 4, 5]);
+    assert_eq!(bench.controller.endpoints(), 3);
+    let checked = bench.controller.check("192.0.2.2".parse().unwrap(), bench.clock);
+    let endpoints = checked.trust.unwrap().endpoints;
+    assert_eq!(endpoints, [endpoint("192.0.2.2", 4), endpoint("192.0.2.2", 5)]);
+
+    bench.save();
+    let mut bench = bench.restart(s(1));
+    assert_eq!(bench.ports_in_kernel(), [3, 4, 5], "a restart remembers");
+    bench.later(s(60));
+    assert_eq!(bench.ports_in_kernel(), [4, 5], "one has ended");
+    bench
+        .controller
+        .conclude(Conclusion::Distrusted(target("192.0.2.2")), bench.clock);
+    assert_eq!(bench.ports_in_kernel(), [0; 0]);
+    bench.save();
+    assert_eq!(bench.restart(s(1)).controller.endpoints(), 0);
 }
 
 #[test]

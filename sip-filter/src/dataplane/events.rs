@@ -80,6 +80,9 @@ pub(super) fn parse(item: &[u8]) -> Option<(EventHeader, Bytes)> {
         dropped: u8::from_ne_bytes(reader.take()?),
         payload_len: u16::from_ne_bytes(reader.take()?),
         captured: u16::from_ne_bytes(reader.take()?),
+        hops: u8::from_ne_bytes(reader.take()?),
+        stray: u8::from_ne_bytes(reader.take()?),
+        reserved: reader.take()?,
     };
     match EventKind::from_number(header.kind)? {
         EventKind::Dropped => Reason::from_number(header.class).map(|_| ())?,
@@ -118,6 +121,9 @@ mod tests {
             dropped: 0,
             payload_len: 900,
             captured: 4,
+            hops: 57,
+            stray: 1,
+            reserved: [0; 6],
         };
         // SAFETY: `repr(C)` without padding.
         let bytes: [u8; size_of::<EventHeader>()] = unsafe { std::mem::transmute(header) };

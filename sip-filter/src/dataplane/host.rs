@@ -37,7 +37,7 @@ struct HostTables {
     flags: Arc<AtomicU64>,
     now: Cell<u64>,
     random: Cell<u64>,
-    memory: [Words; 7],
+    memory: [Words; 8],
     cover: [Words; 2],
     ports: Box<[u64]>,
     trie: SharedTrie,
@@ -92,7 +92,9 @@ impl HostPlane {
             lines(sizes.source_buckets()),
             lines(sizes.trust4_buckets()),
             lines(sizes.trust6_buckets()),
-            lines(1),
+            // As in the kernel: a page.
+            lines(64),
+            lines(sizes.endpoint_buckets()),
         ];
         let cover = [
             Words::heap(COVER_WORDS as usize * 8),
@@ -100,7 +102,7 @@ impl HostPlane {
         ];
         let trie = SharedTrie::default();
         let flags = Arc::new(AtomicU64::new(0));
-        let [ban4, ban6, ban6_host, _, trust4, trust6, _] = memory.clone();
+        let [ban4, ban6, ban6_host, _, trust4, trust6, _, endpoints] = memory.clone();
         let [cover4, cover6] = cover.clone();
         let prefix = u8::try_from(config.source_prefix6).unwrap_or(64);
         let image_flags = Arc::clone(&flags);
@@ -113,6 +115,7 @@ impl HostPlane {
                 ban6_host,
                 trust4,
                 trust6,
+                endpoints,
                 cover4,
                 cover6,
             },
@@ -224,6 +227,10 @@ impl Tables for HostTables {
 
     fn unknown(&self) -> &Words {
         &self.memory[6]
+    }
+
+    fn endpoints(&self) -> &Words {
+        &self.memory[7]
     }
 
     fn port_word(&self, index: u32) -> Option<u64> {

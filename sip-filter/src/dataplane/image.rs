@@ -1,14 +1,16 @@
 //! The ban list's image in flat tables and trie; the same for the kernel and for captures.
 
-use std::{io, time::Duration};
+use std::{io, net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
 use sip_filter_common::{
     abi::flags,
+    packet::Ip,
     pipeline::prefix6,
     table::{
         BanTable, Fate,
         ban::{V4, V6Host, V6Prefix},
+        endpoint_key,
     },
 };
 
@@ -17,7 +19,7 @@ use super::{
     memory::Words,
     networks::{Networks, Trie},
 };
-use crate::bans::{Scope, Target};
+use crate::bans::{Endpoint, Scope, Target};
 
 /// Memory of the tables of one data plane.
 pub(crate) struct TableMemory {
@@ -26,6 +28,7 @@ pub(crate) struct TableMemory {
     pub(crate) ban6_host: Words,
     pub(crate) trust4: Words,
     pub(crate) trust6: Words,
+    pub(crate) endpoints: Words,
     pub(crate) cover4: Words,
     pub(crate) cover6: Words,
 }
@@ -38,12 +41,14 @@ pub(crate) type Stopped = Box<dyn FnMut() -> [u64; 2] + Send>;
 
 pub(crate) struct TableImage<T> {
     interface: String,
+    seed: [u64; 2],
     source_prefix6: u8,
     ban4: BanTable<V4, Words>,
     ban6: BanTable<V6Prefix, Words>,
     ban6_host: BanTable<V6Host, Words>,
     trust4: BanTable<V4, Words>,
     trust6: BanTable<V6Prefix, Words>,
+    endpoints: BanTable<V6Prefix, Words>,
     networks: Networks<T>,
     network_capacity: usize,
     flags: u64,
@@ -72,12 +77,14 @@ impl<T: Trie> TableImage<T> {
     ) -> Self {
         Self {
             interface: interface.to_owned(),
+            seed,
             source_prefix6,
             ban4: BanTable::new(memory.ban4, seed),
             ban6: BanTable::new(memory.ban6, seed),
             ban6_host: BanTable::new(memory.ban6_host, seed),
             trust4: BanTable::new(memory.trust4, seed),
             trust6: BanTable::new(memory.trust6, seed),
+            endpoints: BanTable::new(memory.endpoints, seed),
             networks: Networks::new(trie, seed, memory.cover4, memory.cover6),
             network_capacity: network_capacity as usize,
             flags: 0,
@@ -235,14 +242,7 @@ impl<T: Trie> Image for TableImage<T> {
     }
 
     fn set_trust(&mut self, target: Target, until: Option<Duration>) -> Result<(), ImageError> {
-        // The scope of a fate means nothing here.
-        let fate = until.map(|until| {
-            fate(KernelBan {
-                scope: Scope::Sip,
-                expires: Some(until),
-            })
-        });
-        match (self.place(target), fate) {
+        match (self.place(target), until.map(fate_of_trust)) {
             (Place::V4(key), Some(fate)) => self
                 .trust4
                 .insert(key, fate)
@@ -257,6 +257,24 @@ impl<T: Trie> Image for TableImage<T> {
         }
         self.publish_flags()
             .map_err(|error| self.kernel("configuration", error))
+    }
+
+    fn set_endpoint(&mut self, endpoint: Endpoint, until: Option<Duration>) -> Result<(), ImageError> {
+        let key = endpoint_key(
+            self.seed,
+            source(endpoint.address),
+            (endpoint.protocol, endpoint.port, endpoint.hops),
+        );
+        match until.map(fate_of_trust) {
+            Some(fate) => self
+                .endpoints
+                .insert(key, fate)
+                .map_err(|_| self.full("endpoint", self.endpoints.len(), "tables.endpoints")),
+            None => {
+                self.endpoints.remove(key);
+                Ok(())
+            }
+        }
     }
 
     fn fill(&self) -> Vec<TableFill> {
@@ -293,6 +311,12 @@ impl<T: Trie> Image for TableImage<T> {
                 "tables.trust",
                 self.trust6.len(),
                 self.trust6.capacity(),
+            ),
+            flat(
+                "endpoints",
+                "tables.endpoints",
+                self.endpoints.len(),
+                self.endpoints.capacity(),
             ),
             trie("networks4", networks4),
             trie("networks6", networks6),
@@ -350,6 +374,22 @@ fn scaled(mut counted: Vec<(Target, u64)>, exact: u64) -> Vec<(Target, u64)> {
 
 fn high(address: std::net::Ipv6Addr) -> u64 {
     (u128::from(address) >> 64) as u64
+}
+
+/// An address as the kernel program reads it from a packet.
+fn source(address: IpAddr) -> Ip {
+    match address {
+        IpAddr::V4(v4) => Ip::V4(u32::from(v4)),
+        IpAddr::V6(v6) => Ip::V6([high(v6), u128::from(v6) as u64]),
+    }
+}
+
+/// The scope of a fate means nothing for trust.
+fn fate_of_trust(until: Duration) -> Fate {
+    fate(KernelBan {
+        scope: Scope::Sip,
+        expires: Some(until),
+    })
 }
 
 fn fate(ban: KernelBan) -> Fate {

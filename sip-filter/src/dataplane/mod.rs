@@ -30,7 +30,7 @@ pub use sizes::TableSizes;
 use ipnet::IpNet;
 use sip_filter_common::abi;
 
-use crate::bans::{Scope, Target};
+use crate::bans::{Endpoint, Scope, Target};
 
 /// A ban as the kernel knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +107,13 @@ pub trait Image: Send {
     /// # Errors
     /// [`ImageError`] if there is no room, the target is of another kind, or the kernel refuses.
     fn set_trust(&mut self, target: Target, until: Option<Duration>) -> Result<(), ImageError>;
+
+    /// Makes an endpoint one of its source's own until a boot time; `None` ends that. It counts only while the source
+    /// is trusted.
+    ///
+    /// # Errors
+    /// [`ImageError`] if there is no room.
+    fn set_endpoint(&mut self, endpoint: Endpoint, until: Option<Duration>) -> Result<(), ImageError>;
 
     /// How full each table is.
     fn fill(&self) -> Vec<TableFill>;

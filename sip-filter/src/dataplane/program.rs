@@ -33,7 +33,7 @@ const PROGRAM: &str = "ingress";
 pub(super) const EGRESS: &str = "egress";
 
 /// Maps worth finding under the pin path: everything but scratch space.
-pub(crate) const PINNED: [&str; 17] = [
+pub(crate) const PINNED: [&str; 18] = [
     "META",
     "CONTROL",
     "CONFIG",
@@ -44,6 +44,7 @@ pub(crate) const PINNED: [&str; 17] = [
     "SOURCES",
     "TRUST4",
     "TRUST6",
+    "ENDPOINTS",
     "UNKNOWN",
     "COVER4",
     "COVER6",
@@ -95,6 +96,7 @@ impl LoadedProgram {
             sizes.source_buckets() - 1,
             sizes.trust4_buckets() - 1,
             sizes.trust6_buckets() - 1,
+            sizes.endpoint_buckets() - 1,
         ];
         let test_clock = u32::from(options.test_clock);
         let log_level: u8 = if options.log { 0xff } else { 0 };
@@ -106,6 +108,7 @@ impl LoadedProgram {
             .override_global("CFG_SRC_MASK", &masks[3], true)
             .override_global("CFG_TRUST4_MASK", &masks[4], true)
             .override_global("CFG_TRUST6_MASK", &masks[5], true)
+            .override_global("CFG_ENDP_MASK", &masks[6], true)
             .override_global("CFG_TEST_CLOCK", &test_clock, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .map_max_entries("BAN4", masks[0] + 1)
@@ -114,6 +117,7 @@ impl LoadedProgram {
             .map_max_entries("SOURCES", masks[3] + 1)
             .map_max_entries("TRUST4", masks[4] + 1)
             .map_max_entries("TRUST6", masks[5] + 1)
+            .map_max_entries("ENDPOINTS", masks[6] + 1)
             // The least that can be mapped is a page.
             .map_max_entries("UNKNOWN", 64)
             .map_max_entries("NETWORKS4", sizes.networks.max(1))
@@ -127,6 +131,7 @@ impl LoadedProgram {
             ban6_host: table("BAN6_HOST", masks[2])?,
             trust4: table("TRUST4", masks[4])?,
             trust6: table("TRUST6", masks[5])?,
+            endpoints: table("ENDPOINTS", masks[6])?,
             cover4: map_words(&ebpf, "COVER4", COVER_WORDS as usize * 8)?,
             cover6: map_words(&ebpf, "COVER6", COVER_WORDS as usize * 8)?,
         };

@@ -15,6 +15,8 @@ pub struct TableSizes {
     pub sources: u32,
     /// Trusted sources of each family.
     pub trust: u32,
+    /// Endpoints of trusted sources, both families.
+    pub endpoints: u32,
 }
 
 impl TableSizes {
@@ -36,6 +38,10 @@ impl TableSizes {
 
     pub(crate) fn trust6_buckets(&self) -> u32 {
         buckets(self.trust, 3)
+    }
+
+    pub(crate) fn endpoint_buckets(&self) -> u32 {
+        buckets(self.endpoints, 3)
     }
 
     pub(crate) fn source_buckets(&self) -> u32 {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Rule;
-use crate::bans::{Evidence, Scope, Target};
+use crate::bans::{Endpoint, Evidence, Scope, Target};
 
 /// What follows from an observation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub enum Conclusion {
     Alarm(Alarm),
     /// A source has registered, or renewed its registration.
     Trusted(Trusted),
+    /// An endpoint of a trusted source is its own. Comes after what makes the source trusted.
+    AtHome(AtHome),
     /// A source has shown that it receives what we send to its address.
     Proven(Proven),
     /// The last registration of a source has ended.
@@ -77,6 +79,19 @@ pub struct Trusted {
     /// The account, printable characters only.
     pub account: String,
     /// When the registration ends, on the clock of the observations.
+    pub until: Duration,
+}
+
+/// An endpoint from which a registration succeeded, or credentials that answered a challenge of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AtHome {
+    /// When, on the clock of the observations.
+    pub time: Duration,
+    /// Whose it is.
+    pub target: Target,
+    /// From where its request came.
+    pub endpoint: Endpoint,
+    /// When that ends, on the clock of the observations.
     pub until: Duration,
 }
 

@@ -70,6 +70,8 @@ pub struct Engine {
 struct Source {
     windows: [Option<Box<Window>>; WINDOWS],
     last: Duration,
+    /// When it was last reported that somebody floods in its name.
+    alarmed: Option<Duration>,
 }
 
 /// What [`Source::windows`] count: first the rules that count packets, by their number.
@@ -79,7 +81,9 @@ const OWN_CONTACT: usize = PACKETS + 1;
 /// Refused credentials for whatever account, in the longer and the shorter window.
 const REFUSED: usize = PACKETS + 2;
 const REFUSED_SHORT: usize = PACKETS + 3;
-const WINDOWS: usize = PACKETS + 4;
+/// Packets over a limit in the name of a trusted source, but not from an endpoint of it.
+const STRAYS: usize = PACKETS + 4;
+const WINDOWS: usize = PACKETS + 5;
 
 /// What one source tried.
 #[derive(Debug, Default)]

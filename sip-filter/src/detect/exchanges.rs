@@ -5,7 +5,7 @@ use std::time::Duration;
 use sip_filter_common::sip::{Credentials, Message};
 
 use super::{bounded::Bounded, keys::key};
-use crate::bans::Target;
+use crate::bans::{Endpoint, Target};
 
 /// How long a request waits for its answer: an INVITE rings for minutes.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -35,6 +35,8 @@ pub(super) struct Pending {
     pub(super) shown: Option<Shown>,
     /// What a REGISTER wants.
     pub(super) wish: Wish,
+    /// From where it came, if it was seen.
+    pub(super) endpoint: Option<Endpoint>,
     /// Answers that are due: requests that differ in their credentials alone are told apart by nothing that an answer
     /// carries, and each of them counts.
     pub(super) due: u32,
@@ -109,6 +111,10 @@ impl Exchanges {
                 return false;
             }
             request.due = request.due.saturating_add(earlier.due);
+            // Which of the two is answered, nobody can tell.
+            if request.endpoint != earlier.endpoint {
+                request.endpoint = None;
+            }
         }
         let stale = |old: &Pending| old.due == 0 || old.time.abs_diff(now) >= PATIENCE;
         self.pending.put(exchange, stale, request);

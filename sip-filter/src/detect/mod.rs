@@ -24,7 +24,7 @@ use sip_filter_common::{
 };
 
 pub use self::{
-    conclusion::{Alarm, Conclusion, Counter, Decision, Proof, Proven, Standing, Trusted},
+    conclusion::{Alarm, AtHome, Conclusion, Counter, Decision, Proof, Proven, Standing, Trusted},
     config::{
         AccountScanSettings, AuthFailureSettings, DetectConfig, DialplanSettings, DistributedSettings,
         NetworkSettings, RuleSettings, SignatureSettings,
@@ -52,6 +52,11 @@ pub struct Observation<'a> {
     pub class: Class,
     /// Admitted packet with payload, packets over a limit, or a response to the source.
     pub kind: EventKind,
+    /// IPv4 time to live or IPv6 hop limit of the packet.
+    pub hops: u8,
+    /// The kernel program took the source for trusted, but this packet, as all that it stands for, did not come from an
+    /// endpoint of the source that is known.
+    pub stray: bool,
     /// Packets this stands for, at least 1.
     pub count: u32,
     /// The first bytes of the payload.
@@ -73,6 +78,8 @@ impl<'a> Observation<'a> {
             protocol: header.protocol,
             class: Class::from_number(header.class)?,
             kind,
+            hops: header.hops,
+            stray: header.stray != 0,
             count: header.count.max(1),
             payload,
         })

@@ -54,6 +54,8 @@ pub struct Snapshot {
     pub alarms: Vec<(Rule, u64)>,
     /// Sources with a registration in force.
     pub trusted: u64,
+    /// Endpoints from which they registered.
+    pub endpoints: u64,
     /// Sources that have proven to own their address.
     pub proven: u64,
     /// Times the kernel did not take a trusted source.

@@ -352,6 +352,11 @@ fn known(page: &mut Page, snapshot: &Snapshot) -> Result<(), RenderError> {
             snapshot.trusted,
         ),
         (
+            "sip_filter_trusted_endpoints",
+            "Endpoints from which trusted sources registered.",
+            snapshot.endpoints,
+        ),
+        (
             "sip_filter_proven_sources",
             "Sources that have proven to own their address.",
             snapshot.proven,
@@ -361,7 +366,7 @@ fn known(page: &mut Page, snapshot: &Snapshot) -> Result<(), RenderError> {
     }
     let refused = page.counter(
         "sip_filter_trust_refused_total",
-        "Times the kernel did not take a trusted source, which then has the limits of a stranger.",
+        "Times the kernel did not take a trusted source or endpoint, which then has the limits of a stranger.",
         &[],
     )?;
     add(&refused, &[], snapshot.trust_refused)

@@ -16,11 +16,11 @@ use crate::{
             AllowAdd, AllowEntry, AllowRemove, AllowResult, BanEntry, BanFilter, BanOutcome, BanRequest,
             BanResult, Check, ConfigText, DroppedPacket, Event, EventCounts, Frame, Health, ImportEntry,
             ImportReport, ImportRequest, Interface, Mode, ModeChange, PastBan, Proven, ReloadReport,
-            RuleCount, SchemaVersion, Skipped, Status, Table, TopSource, Trust, Unban, UnbanResult, name_of,
-            seconds_until,
+            RuleCount, SchemaVersion, Skipped, Status, Table, TopSource, Trust, TrustedEndpoint, Unban,
+            UnbanResult, name_of, seconds_until,
         },
     },
-    bans::{AllowOrigin, Origin, Outcome, Past, Target},
+    bans::{AllowOrigin, Endpoint, Origin, Outcome, Past, Target},
     config::DEFAULT_PATH,
     daemon::{
         BanOrder, ControlError, ControlHandle, DroppedFrame, ErrorCode, Filter, ImportBan, ImportOptions,
@@ -74,6 +74,7 @@ impl Service for Adapter {
             bans: snapshot.bans.iter().map(|bans| bans.count).sum(),
             allowed,
             trusted: snapshot.trusted,
+            endpoints: snapshot.endpoints,
             proven: snapshot.proven,
             would_ban: would_ban
                 .map(|(rule, count)| (rule.name().to_owned(), *count))
@@ -129,6 +130,7 @@ impl Service for Adapter {
                 account: trust.account,
                 until: trust.until,
                 until_in_seconds: seconds_until(trust.until, now),
+                endpoints: trust.endpoints.into_iter().map(trusted_endpoint).collect(),
             }),
             proof: checked.proof.map(|proof| Proven {
                 by: proof.by.name().to_owned(),
@@ -449,5 +451,14 @@ fn api_error(error: ControlError) -> ApiError {
     match error.hint() {
         Some(hint) => api.with_hint(hint),
         None => api,
+    }
+}
+
+fn trusted_endpoint(endpoint: Endpoint) -> TrustedEndpoint {
+    TrustedEndpoint {
+        address: endpoint.address,
+        protocol: endpoint.protocol,
+        port: endpoint.port,
+        hop_limit: endpoint.hops,
     }
 }

@@ -72,6 +72,7 @@ fn of_controller(controller: &mut Controller) -> Snapshot {
     let (would_ban, alarms) = (of_rules(&totals.would_ban), of_rules(&totals.alarms));
     let trust_refused = totals.trust_refused;
     let (trusted, proven) = controller.known_counts();
+    let endpoints = controller.endpoints() as u64;
     let removed = totals
         .ended
         .iter()
@@ -87,6 +88,7 @@ fn of_controller(controller: &mut Controller) -> Snapshot {
         would_ban,
         alarms,
         trusted: trusted as u64,
+        endpoints,
         proven: proven as u64,
         trust_refused,
         engine: crate::detect::EngineStats::default(),

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use sip_filter::bans::Scope;
+use sip_filter::bans::{Endpoint, Scope};
 use sip_filter_common::{
     abi::{Config, EventKind, Limit, flags},
     verdict::Reason,
@@ -27,6 +27,7 @@ fn trusted_sources_have_limits_of_their_own_until_trust_ends() {
     ] {
         let mut pair = Pair::new(&config());
         pair.trust(target, Some(NOW + Duration::from_secs(60)));
+        pair.at_home(home(source), Some(NOW + Duration::from_secs(80)));
         let frame = Frame::udp(source, &request("INVITE")).build();
         let passed = |pair: &mut Pair, now| {
             let verdicts = (0..80).map(|_| pair.run("invite", &frame, now).0.reason);
@@ -43,6 +44,132 @@ fn trusted_sources_have_limits_of_their_own_until_trust_ends() {
     }
 }
 
+/// From where [`Frame::udp`] comes.
+fn home(source: IpAddr) -> Endpoint {
+    Endpoint {
+        address: source,
+        protocol: 17,
+        port: 40_000,
+        hops: 64,
+    }
+}
+
+#[test]
+fn what_strays_in_the_name_of_a_trusted_source_takes_nothing_from_it() {
+    if !kernel_or_skip("what_strays_in_the_name_of_a_trusted_source_takes_nothing_from_it") {
+        return;
+    }
+    for (source, target) in [
+        (IpAddr::from(CLIENT4), "203.0.113.7"),
+        (client6().into(), "2001:db8:1:2::/64"),
+    ] {
+        let mut pair = Pair::new(&Config {
+            // Strays do not take from it, either.
+            unknown_budget: [Limit::new(1, 1_000_000_000, 1); 8],
+            ..config()
+        });
+        pair.trust(target, Some(NOW + Duration::from_secs(600)));
+        pair.at_home(home(source), Some(NOW + Duration::from_secs(60)));
+        let own = Frame::udp(source, &request("INVITE"));
+        let port = |port| Frame {
+            ports: (port, 5060),
+            ..own.clone()
+        };
+        let strays = [
+            port(40_001),
+            Frame {
+                hops: 63,
+                ..own.clone()
+            },
+            Frame::tcp(source, &request("INVITE")),
+        ];
+        let passed = |pair: &mut Pair, frame: &Frame, now| {
+            let verdicts = (0..80).map(|_| pair.run("invite", &frame.build(), now));
+            let mut passed = 0;
+            for (verdict, events) in verdicts {
+                passed += u32::from(verdict.reason == Reason::PassRequest);
+                for (header, _) in events {
+                    let at_home = (header.source_port, header.hops, header.protocol) == (40_000, 64, 17);
+                    let ended = now == NOW + Duration::from_secs(70) || now == NOW + Duration::from_secs(90);
+                    let stray = !at_home || ended;
+                    assert_eq!(header.stray, u8::from(stray), "{target}: {header:?}");
+                    assert_eq!(header.hops, frame.hops);
+                }
+            }
+            passed
+        };
+        // Together they have what a stranger has.
+        let all: u32 = strays.iter().map(|frame| passed(&mut pair, frame, NOW)).sum();
+        assert_eq!(all, 5, "{target}: strays");
+        assert_eq!(passed(&mut pair, &own, NOW), 50, "{target}: its own");
+        let later = NOW + Duration::from_secs(50);
+        let all: u32 = strays.iter().map(|frame| passed(&mut pair, frame, later)).sum();
+        assert_eq!(all, 5, "{target}: strays later");
+
+        let ended = NOW + Duration::from_secs(70);
+        assert_eq!(
+            passed(&mut pair, &own, ended),
+            5,
+            "{target}: the endpoint has ended"
+        );
+        let later = NOW + Duration::from_secs(80);
+        pair.at_home(home(source), Some(NOW + Duration::from_secs(600)));
+        assert_eq!(
+            passed(&mut pair, &own, later),
+            50,
+            "{target}: it registered again"
+        );
+        pair.at_home(home(source), None);
+        let later = NOW + Duration::from_secs(90);
+        assert_eq!(passed(&mut pair, &own, later), 5, "{target}: taken back");
+    }
+}
+
+#[test]
+fn while_the_budget_is_short_those_who_return_go_first() {
+    if !kernel_or_skip("while_the_budget_is_short_those_who_return_go_first") {
+        return;
+    }
+    let mut pair = Pair::new(&Config {
+        unknown_budget: [Limit::new(200, 1_000_000_000, 400); 8],
+        fresh_budget: [Limit::new(25, 1_000_000_000, 50); 8],
+        ..config()
+    });
+    let from = |n: u32, net| {
+        Frame::udp(
+            IpAddr::from([net, 1, (n >> 8) as u8, n as u8]),
+            &request("REGISTER"),
+        )
+        .build()
+    };
+    let (mut forged, mut at_once, mut waiting, mut late) = (Vec::new(), 0, Vec::new(), 0);
+    for n in 0..10_000_u32 {
+        // 1,000 a second from a source of its own each, and 20 newcomers a second who send again after 500 ms.
+        let now = NOW + Duration::from_millis(1) * n;
+        let reason = pair.run("forged", &from(n, 10), now).0.reason;
+        if reason == Reason::PassRequest {
+            forged.push(n);
+        } else {
+            assert_eq!(reason, Reason::DropUnknownBudget);
+        }
+        if n % 50 == 0 {
+            match pair.run("newcomer", &from(n, 100), now).0.reason {
+                Reason::PassRequest => at_once += 1,
+                _ => waiting.push(n),
+            }
+        }
+        if let Some(first) = n.checked_sub(500).filter(|first| waiting.contains(first)) {
+            late += usize::from(pair.run("again", &from(first, 100), now).0.reason == Reason::PassRequest);
+        }
+    }
+    waiting.retain(|first| *first < 9_500);
+    assert!(waiting.len() > 100, "{} at once", at_once);
+    assert_eq!(late, waiting.len(), "each comes in with its second packet");
+    // Half the burst with what came back meanwhile, the burst of the part, and 25 a second.
+    assert!(forged.len() + at_once <= 250 + 50 + 250 + 16, "{}", forged.len());
+    assert!(forged.len() >= 400, "{}", forged.len());
+}
+
 #[test]
 fn unknown_sources_share_a_budget_and_trusted_ones_do_not_compete() {
     if !kernel_or_skip("unknown_sources_share_a_budget_and_trusted_ones_do_not_compete") {
@@ -53,6 +180,7 @@ fn unknown_sources_share_a_budget_and_trusted_ones_do_not_compete() {
         ..config()
     });
     pair.trust("203.0.113.7", Some(NOW + Duration::from_secs(60)));
+    pair.at_home(home(CLIENT4.into()), Some(NOW + Duration::from_secs(60)));
     let customer = Frame::udp(CLIENT4, &request("REGISTER"));
     let (mut admitted, mut over_budget) = (0_u32, 0);
     for n in 0..2_000_u32 {

@@ -47,6 +47,8 @@ pub(crate) struct Frame {
     pub(crate) fragment: Option<(u16, bool)>,
     pub(crate) protocol: u8,
     pub(crate) ports: (u16, u16),
+    /// IPv4 time to live, IPv6 hop limit.
+    pub(crate) hops: u8,
     pub(crate) payload: Vec<u8>,
     /// Bytes of Ethernet padding after the IP packet.
     pub(crate) padding: usize,
@@ -70,6 +72,7 @@ impl Frame {
             fragment: None,
             protocol: 17,
             ports: (40_000, 5060),
+            hops: 64,
             payload: payload.to_vec(),
             padding: 0,
         }
@@ -128,7 +131,7 @@ impl Frame {
                 frame.extend(((header_len + transport.len()) as u16).to_be_bytes());
                 frame.extend([0, 1]);
                 frame.extend((offset | u16::from(more) << 13).to_be_bytes());
-                frame.extend([64, self.protocol, 0, 0]);
+                frame.extend([self.hops, self.protocol, 0, 0]);
                 frame.extend(source.octets());
                 frame.extend(destination.octets());
                 frame.extend(&self.options);
@@ -160,7 +163,7 @@ impl Frame {
                 frame.extend([0x60, 0, 0, 0]);
                 frame.extend(((chain.len() + transport.len()) as u16).to_be_bytes());
                 frame.push(extensions.first().map_or(self.protocol, |(kind, _)| *kind));
-                frame.push(64);
+                frame.push(self.hops);
                 frame.extend(source.octets());
                 frame.extend(destination.octets());
                 frame.extend(chain);

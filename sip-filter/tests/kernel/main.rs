@@ -11,8 +11,11 @@ use std::time::Duration;
 
 use frames::{CLIENT4, Frame, client6, request};
 use pair::{Pair, config, simulating};
-use sip_filter::bans::Scope;
-use sip_filter_common::{abi::EventKind, verdict::Reason};
+use sip_filter::bans::{Endpoint, Scope};
+use sip_filter_common::{
+    abi::{Config, EventKind, Limit},
+    verdict::Reason,
+};
 
 /// Whether to go on; panics where skipping is not allowed.
 fn kernel_or_skip(test: &str) -> bool {
@@ -385,7 +388,11 @@ fn random_packets_agree() {
         (state >> 11) as usize % below.max(1)
     };
     let fixtures = frames::all();
-    let mut pair = Pair::new(&config());
+    let mut pair = Pair::new(&Config {
+        unknown_budget: [Limit::new(20, 1_000_000_000, 200); 8],
+        fresh_budget: [Limit::new(2, 1_000_000_000, 20); 8],
+        ..config()
+    });
     let mut runs = 0_u64;
     for round in 0..60 {
         for _ in 0..4 {
@@ -398,8 +405,24 @@ fn random_packets_agree() {
             ];
             let target = &targets[random(targets.len())];
             let scope = if random(2) == 0 { Scope::Sip } else { Scope::All };
-            match random(3) {
+            let endpoint = Endpoint {
+                address: if random(2) == 0 {
+                    CLIENT4.into()
+                } else {
+                    client6().into()
+                },
+                protocol: 17,
+                port: 40_000,
+                hops: 64 - u8::from(random(4) == 0),
+            };
+            let until = (random(4) > 0).then(|| NOW + Duration::from_secs(random(120) as u64));
+            match random(5) {
                 0 => pair.unban(target),
+                1 => {
+                    pair.trust("203.0.113.7", until);
+                    pair.trust("2001:db8:1:2::/64", until);
+                }
+                2 => pair.at_home(endpoint, until),
                 _ => pair.ban(
                     target,
                     scope,

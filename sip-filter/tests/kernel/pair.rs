@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sip_filter::{
-    bans::{Scope, Target},
+    bans::{Endpoint, Scope, Target},
     dataplane::{HostPlane, Image, KernelBan, LoadOptions, LoadedProgram, TableSizes},
 };
 use sip_filter_common::{
@@ -23,6 +23,7 @@ pub(crate) fn config() -> Config {
         responses_per_source: 4,
         drop_captures_per_window: 8,
         unknown_budget: [Limit::UNLIMITED; 8],
+        fresh_budget: [Limit::UNLIMITED; 8],
         limits: std::array::from_fn(|index| match index {
             0..8 => Limit::new(10, 1_000_000_000, 5),
             _ => Limit::new(100, 1_000_000_000, 50),
@@ -38,6 +39,7 @@ pub(crate) fn sizes() -> TableSizes {
         networks: 1_000,
         sources: 4_096,
         trust: 1_000,
+        endpoints: 1_000,
     }
 }
 
@@ -159,6 +161,12 @@ impl Pair {
         let target = parse(target);
         for image in [&mut self.host_image, &mut self.kernel_image] {
             image.set_trust(target, until).unwrap();
+        }
+    }
+
+    pub(crate) fn at_home(&mut self, endpoint: Endpoint, until: Option<Duration>) {
+        for image in [&mut self.host_image, &mut self.kernel_image] {
+            image.set_endpoint(endpoint, until).unwrap();
         }
     }
 

@@ -2,12 +2,14 @@
 
 use std::{
     net::{SocketAddr, UdpSocket},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
     time::Duration,
 };
 
-use xtask::lab::wait;
+use xtask::lab::{spoof::Forger, traffic::Burst, wait};
 
-use crate::rig::{Daemon, Rig, SERVER4, usable};
+use crate::rig::{Daemon, INTERFACE, Rig, SENDER, SERVER4, usable};
 
 const NONCE: &str = "bm9uY2Ugb2YgdGhlIHRlc3Q";
 
@@ -119,7 +121,7 @@ fn a_registration_is_trusted_and_a_ban_by_hand_ends_that() {
     );
 
     // What is a second old survives a kill, and the rest an orderly stop.
-    std::thread::sleep(Duration::from_millis(2_500));
+    thread::sleep(Duration::from_millis(2_500));
     daemon.kill();
     let daemon = rig.start("main", &[]);
     assert_eq!(check(&daemon)["trust"]["account"], known["trust"]["account"]);
@@ -135,5 +137,108 @@ fn a_registration_is_trusted_and_a_ban_by_hand_ends_that() {
         (&known["trust"], &known["banned"]),
         (&serde_json::Value::Null, &true.into())
     );
+    daemon.stop();
+}
+
+fn options(number: u64, tag: &str) -> String {
+    format!(
+        "OPTIONS sip:example.com SIP/2.0\r\nVia: SIP/2.0/UDP 203.0.113.9:5060;branch=z9hG4bK{tag}{number}\r\n\
+         From: <sip:alice@example.com>;tag={tag}\r\nTo: <sip:example.com>\r\nCall-ID: {tag}-{number}\r\n\
+         CSeq: {number} OPTIONS\r\nContent-Length: 0\r\n\r\n"
+    )
+}
+
+/// Answers whatever comes until told to stop, and counts what is forged.
+fn serve(registrar: &UdpSocket, stop: &AtomicBool, forged: &AtomicU64) {
+    registrar
+        .set_read_timeout(Some(Duration::from_millis(100)))
+        .unwrap();
+    let mut buffer = [0; 2_048];
+    while !stop.load(Ordering::Relaxed) {
+        let Ok((length, from)) = registrar.recv_from(&mut buffer) else {
+            continue;
+        };
+        let text = std::str::from_utf8(&buffer[..length]).unwrap();
+        if text.contains("forged") {
+            forged.fetch_add(1, Ordering::Relaxed);
+        } else {
+            registrar.send_to(answer(text).as_bytes(), from).unwrap();
+        }
+    }
+}
+
+/// Requests of the phone: sent, answered.
+fn keep_asking(phone: &UdpSocket, to: SocketAddr, stop: &AtomicBool) -> (u64, u64) {
+    phone.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let (mut asked, mut answered) = (0, 0);
+    let mut buffer = [0; 2_048];
+    while !stop.load(Ordering::Relaxed) {
+        asked += 1;
+        phone.send_to(options(asked, "own").as_bytes(), to).unwrap();
+        answered += u64::from(phone.recv_from(&mut buffer).is_ok());
+        thread::sleep(Duration::from_millis(10));
+    }
+    (asked, answered)
+}
+
+#[test]
+fn a_flood_in_a_customers_name_from_elsewhere_does_not_touch_the_customer() {
+    if !usable(&[]) {
+        return;
+    }
+    let (rig, daemon) = Rig::started("fence");
+    let source = rig.add_source("203.0.113.9");
+    let registrar = rig.server.enter(|| socket((SERVER4, 5060).into())).unwrap();
+    let phone = rig.sender.enter(|| socket((source, 5060).into())).unwrap();
+    assert!(exchange(&phone, &registrar, &register(1, None)).contains("401"));
+    assert!(exchange(&phone, &registrar, &register(2, Some(NONCE))).contains("200"));
+    wait::until("an endpoint", Duration::from_secs(10), || {
+        Ok(daemon.json(&["status"])["endpoints"] == 1)
+    })
+    .unwrap();
+    let text = daemon.ask(&["check", "203.0.113.9"]).stdout;
+    assert!(text.contains("from UDP 203.0.113.9:5060, hop limit 64"), "{text}");
+
+    let (stop, arrived) = (AtomicBool::new(false), AtomicU64::new(0));
+    let server = SocketAddr::new(SERVER4, 5060);
+    // His port from further away, and another port from as far.
+    let forge = |port, hops| {
+        let forger = Forger::new((&rig.sender, SENDER), (&rig.server, INTERFACE)).unwrap();
+        let burst = Burst {
+            count: 40_000,
+            rate: Some(10_000),
+            limit: Duration::from_secs(6),
+        };
+        let from = SocketAddr::new(source, port);
+        let mut forger = forger.hops(hops);
+        move || {
+            let packet = |number, payload: &mut Vec<u8>| {
+                payload.extend(options(number, "forged").as_bytes());
+                from
+            };
+            forger.send(server, burst, || false, packet).packets
+        }
+    };
+    let (sent, (asked, answered)) = thread::scope(|scope| {
+        scope.spawn(|| serve(&registrar, &stop, &arrived));
+        let asking = scope.spawn(|| keep_asking(&phone, server, &stop));
+        let forging = [forge(5060, 57), forge(31_000, 64)].map(|forge| scope.spawn(forge));
+        let sent: u64 = forging.into_iter().map(|one| one.join().unwrap()).sum();
+        stop.store(true, Ordering::Relaxed);
+        (sent, asking.join().unwrap())
+    });
+    let arrived = arrived.into_inner();
+    println!("forged: {sent} sent, {arrived} passed; the customer: {asked} asked, {answered} answered");
+    assert!(sent > 20_000, "{sent}");
+    assert!(asked > 50, "{asked}");
+    assert!(answered * 100 >= asked * 99, "{answered} of {asked} answered");
+    assert!(arrived * 10 <= sent, "{arrived} of {sent}");
+    assert!(daemon.bans().is_empty(), "nobody is banned for it");
+    wait::until("the alarm", Duration::from_secs(10), || {
+        Ok(daemon
+            .done(&["events", "-o", "json"])
+            .contains("in the name of trusted 203.0.113.9"))
+    })
+    .unwrap();
     daemon.stop();
 }

@@ -154,6 +154,7 @@ impl Service for Fake {
             bans: self.bans.lock().unwrap().len() as u64,
             allowed: 1,
             trusted: 41,
+            endpoints: 42,
             proven: 43,
             would_ban: count(&[("flood-invite", 7)]),
             counters: count(&[
@@ -226,6 +227,12 @@ impl Service for Fake {
                 account: "alice".to_owned(),
                 until: now() + Duration::from_secs(1800),
                 until_in_seconds: 1800,
+                endpoints: vec![TrustedEndpoint {
+                    address: ip,
+                    protocol: 17,
+                    port: 5060,
+                    hop_limit: 57,
+                }],
             }),
             proof: Some(Proven {
                 by: "registration".to_owned(),

@@ -45,7 +45,13 @@ pub(super) enum Attack {
     /// Requests at a rate, by SIPp.
     Flood(sipp::Flood, u32),
     /// Requests in somebody's name.
-    Spoof { whose: Name, rate: u32, count: u64 },
+    Spoof {
+        whose: Name,
+        rate: u32,
+        count: u64,
+        /// Time to live or hop limit: whether the forger seems to stand as far away as whom he names.
+        hops: u8,
+    },
     /// Passwords over TCP, five a second: over one connection, or over a new one for each.
     GuessTcp { anew: bool },
     /// REGISTER requests at a rate, over a few TCP connections.
@@ -119,13 +125,18 @@ impl Attack {
                 let mut sipp = Sipp::flood(host, &site.dir, "flood", flood, from, server, pace)?;
                 supervise(&mut sipp.process, stop)
             }
-            Self::Spoof { whose, rate, count } => {
+            Self::Spoof {
+                whose,
+                rate,
+                count,
+                hops,
+            } => {
                 let burst = Burst {
                     count,
                     rate: Some(rate),
                     limit,
                 };
-                spoof(site, host, v6, whose, burst, stop)
+                spoof(site, host, v6, (whose, hops), burst, stop)
             }
             Self::GuessTcp { anew } => {
                 attack_tcp::guess(host, SocketAddr::new(address, 0), server, anew, stop)
@@ -224,8 +235,15 @@ fn guess(
     })
 }
 
-fn spoof(site: &Site, host: &Netns, v6: bool, whose: Name, burst: Burst, stop: &AtomicBool) -> Result<()> {
-    let mut forger = Forger::new((host, "eth0"), (&site.topology.router, "wild0"))?;
+fn spoof(
+    site: &Site,
+    host: &Netns,
+    v6: bool,
+    (whose, hops): (Name, u8),
+    burst: Burst,
+    stop: &AtomicBool,
+) -> Result<()> {
+    let mut forger = Forger::new((host, "eth0"), (&site.topology.router, "wild0"))?.hops(hops);
     let fixed = match whose {
         Name::Customer | Name::Allowed => Some(customers::victim(v6)),
         Name::Stranger => Some(stranger(v6)),

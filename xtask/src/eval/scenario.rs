@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use xtask::lab::{scanners::Disguise, sipp::Flood};
+use xtask::lab::{scanners::Disguise, sipp::Flood, spoof};
 
 use super::{
     attack::{Attack, Name},
@@ -102,6 +102,8 @@ impl Scenario {
         Some(match attack {
             Attack::Guess { every, .. } => Goal::NoAnswer(every * 3 + SECOND),
             Attack::Garbage => Goal::NoPacket(SECOND * 6),
+            // It can't be told from the customer: whoever stops it stops the customer.
+            TWIN => Goal::CustomerServed,
             Attack::Spoof { whose, .. } => match whose {
                 Name::Allowed => Goal::CustomerServed,
                 Name::Customer | Name::Stranger | Name::Everybody => Goal::Contained,
@@ -200,9 +202,12 @@ impl Scenario {
                     every.as_secs()
                 ),
                 Attack::Flood(flood, rate) => format!("{rate} {flood:?} requests a second from one address"),
-                Attack::Spoof { whose, rate, count } => {
+                TWIN => format!(
+                    "{TWIN_RATE} forged requests a second that nothing tells from those of a registered customer"
+                ),
+                Attack::Spoof { whose, rate, count, .. } => {
                     let name = match whose {
-                        Name::Customer => "in the name of a registered customer",
+                        Name::Customer => "in the name of a registered customer, from another distance",
                         Name::Allowed => "in the name of a registered customer that is allow-listed",
                         Name::Stranger => "in the name of an uninvolved address",
                         Name::Everybody => return format!(
@@ -285,23 +290,45 @@ const DISTRIBUTED: Attack = Attack::Guess {
     every: Duration::from_secs(2),
 };
 
-const fn spoof(whose: Name) -> Attack {
-    Attack::Spoof {
-        whose,
-        rate: 1000,
-        count: 100_000,
-    }
-}
+const STRANGER: Attack = Attack::Spoof {
+    whose: Name::Stranger,
+    rate: 1000,
+    count: 100_000,
+    hops: spoof::HOPS,
+};
+const ALLOWED: Attack = Attack::Spoof {
+    whose: Name::Allowed,
+    rate: 1000,
+    count: 100_000,
+    hops: spoof::HOPS,
+};
+/// By a forger who knows the customer's port and stands seven hops further away.
+const CUSTOMER: Attack = Attack::Spoof {
+    whose: Name::Customer,
+    rate: 20_000,
+    count: 480_000,
+    hops: spoof::HOPS - 7,
+};
+const TWIN_RATE: u32 = 1000;
+/// By a forger who has everything right.
+const TWIN: Attack = Attack::Spoof {
+    whose: Name::Customer,
+    rate: TWIN_RATE,
+    count: 100_000,
+    hops: spoof::HOPS,
+};
 
 const MILLION: Attack = Attack::Spoof {
     whose: Name::Everybody,
     rate: 50_000,
     count: 1_000_000,
+    hops: spoof::HOPS,
 };
 const THOUSANDS: Attack = Attack::Spoof {
     whose: Name::Everybody,
     rate: 3_000,
     count: 100_000,
+    hops: spoof::HOPS,
 };
 
 /// All of them, in the order of the table.
@@ -339,15 +366,16 @@ pub(super) const ALL: &[Scenario] = &[
         .v6()
         .weight(4),
     attack("flood-options", Attack::Flood(Flood::Options, 1000)).weight(4),
-    attack("spoofed-customer", spoof(Name::Customer))
+    attack("spoofed-customer", CUSTOMER)
         .quick()
-        .weight(4),
-    attack("spoofed-customer-v6", spoof(Name::Customer))
+        .weight(super::CAPACITY),
+    attack("spoofed-customer-v6", CUSTOMER)
         .v6()
-        .weight(4),
-    attack("spoofed-allowed", spoof(Name::Allowed)).weight(4),
-    attack("spoofed-allowed-v6", spoof(Name::Allowed)).v6().weight(4),
-    attack("spoofed-stranger", spoof(Name::Stranger)).weight(4),
+        .weight(super::CAPACITY),
+    attack("spoofed-twin", TWIN).weight(4),
+    attack("spoofed-allowed", ALLOWED).weight(4),
+    attack("spoofed-allowed-v6", ALLOWED).v6().weight(4),
+    attack("spoofed-stranger", STRANGER).weight(4),
     attack("spoofed-thousands", THOUSANDS).quick().weight(4),
     attack("spoofed-million", MILLION).weight(super::CAPACITY),
     attack("spoofed-million-v6", MILLION).v6().weight(super::CAPACITY),

@@ -17,11 +17,15 @@ use super::{
 
 type Mac = [u8; 6];
 
+/// Hop limit of a packet that says nothing else: the Linux default.
+pub const HOPS: u8 = 64;
+
 /// A link on which anybody's name may be used.
 #[derive(Debug)]
 pub struct Forger {
     link: Link,
     ends: [Mac; 2],
+    hops: u8,
 }
 
 impl Forger {
@@ -33,7 +37,15 @@ impl Forger {
         Ok(Self {
             link: Link::open(host, interface)?,
             ends: [mac(gateway, port)?, mac(host, interface)?],
+            hops: HOPS,
         })
+    }
+
+    /// Sends with this time to live or hop limit, as from another distance.
+    #[must_use]
+    pub const fn hops(mut self, hops: u8) -> Self {
+        self.hops = hops;
+        self
     }
 
     /// Sends `burst`; `packet` writes the payload of each number and says from whom it pretends to come. Ends
@@ -65,7 +77,7 @@ impl Forger {
             }
             payload.clear();
             let from = packet(number, &mut payload);
-            render(&mut frame, self.ends, from, to, &payload);
+            render(&mut frame, (self.ends, self.hops), from, to, &payload);
             match self.link.send(&frame) {
                 Ok(()) => sent.packets += 1,
                 Err(_) => sent.refused += 1,
@@ -93,7 +105,13 @@ fn mac(netns: &Netns, interface: &str) -> Result<Mac> {
 }
 
 /// One frame; both addresses are of one family.
-fn render(frame: &mut Vec<u8>, ends: [Mac; 2], from: SocketAddr, to: SocketAddr, payload: &[u8]) {
+fn render(
+    frame: &mut Vec<u8>,
+    (ends, hops): ([Mac; 2], u8),
+    from: SocketAddr,
+    to: SocketAddr,
+    payload: &[u8],
+) {
     frame.clear();
     frame.extend(ends.as_flattened());
     let length = 8 + payload.len() as u16;
@@ -122,7 +140,7 @@ fn render(frame: &mut Vec<u8>, ends: [Mac; 2], from: SocketAddr, to: SocketAddr,
             0,
             0x40,
             0,
-            64,
+            hops,
             libc::IPPROTO_UDP as u8,
             0,
             0,
@@ -134,7 +152,7 @@ fn render(frame: &mut Vec<u8>, ends: [Mac; 2], from: SocketAddr, to: SocketAddr,
     } else {
         frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
         frame.extend(length.to_be_bytes());
-        frame.extend([libc::IPPROTO_UDP as u8, 64]);
+        frame.extend([libc::IPPROTO_UDP as u8, hops]);
         frame.extend(addresses);
     }
     frame.extend(udp);
@@ -172,7 +190,8 @@ mod tests {
         ] {
             let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
             let mut frame = Vec::new();
-            render(&mut frame, [[1; 6], [2; 6]], from, to, b"odd");
+            render(&mut frame, ([[1; 6], [2; 6]], 57), from, to, b"odd");
+            assert_eq!(frame[if from.is_ipv4() { 22 } else { 21 }], 57);
             let (ip, udp, addresses) = if from.is_ipv4() {
                 (&frame[14..34], &frame[34..], &frame[26..34])
             } else {

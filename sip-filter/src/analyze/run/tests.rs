@@ -44,6 +44,10 @@ impl Plane for Model {
     fn trust(&mut self, _: Target, _: Option<Duration>) -> Result<(), ImageError> {
         Ok(())
     }
+
+    fn at_home(&mut self, _: Endpoint, _: Duration) -> Result<(), ImageError> {
+        Ok(())
+    }
 }
 
 impl Model {

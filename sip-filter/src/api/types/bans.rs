@@ -117,6 +117,22 @@ pub struct Trust {
     pub until: SystemTime,
     /// The same from the time of the answer, rounded up.
     pub until_in_seconds: u64,
+    /// From where it registered. Only what comes from there has the raised limits.
+    #[serde(default)]
+    pub endpoints: Vec<TrustedEndpoint>,
+}
+
+/// From where a trusted source registered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustedEndpoint {
+    /// Address.
+    pub address: IpAddr,
+    /// IP protocol number, 17 or 6.
+    pub protocol: u8,
+    /// Source port.
+    pub port: u16,
+    /// IPv4 time to live or IPv6 hop limit on arrival.
+    pub hop_limit: u8,
 }
 
 /// How a source has shown that it receives what is sent to its address: it may be banned for longer than moments.

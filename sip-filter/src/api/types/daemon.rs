@@ -70,6 +70,9 @@ pub struct Status {
     /// Sources with a registration in force.
     #[serde(default)]
     pub trusted: u64,
+    /// Endpoints from which they registered.
+    #[serde(default)]
+    pub endpoints: u64,
     /// Sources that have proven to own their address.
     #[serde(default)]
     pub proven: u64,

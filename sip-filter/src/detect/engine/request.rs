@@ -9,7 +9,7 @@ use super::{
     decide::{Finding, Outcome, add_sample},
 };
 use crate::{
-    bans::Target,
+    bans::{Endpoint, Target},
     detect::{
         Conclusion, Observation, Proof, Proven, Rule,
         exchanges::{Number, Pending, Shown, exchange, wish},
@@ -20,6 +20,16 @@ use crate::{
 
 /// Trials from which on samples are kept.
 const SUSPICIOUS: u64 = 2;
+
+/// From where a request came.
+const fn endpoint(observation: &Observation<'_>) -> Endpoint {
+    Endpoint {
+        address: observation.source,
+        protocol: observation.protocol,
+        port: observation.source_port,
+        hops: observation.hops,
+    }
+}
 
 impl Engine {
     pub(super) fn request(
@@ -65,6 +75,7 @@ impl Engine {
                 number,
                 shown: shown.clone(),
                 wish: wish(&message),
+                endpoint: Some(endpoint(observation)),
                 due: 1,
             },
         );

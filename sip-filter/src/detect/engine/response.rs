@@ -12,7 +12,7 @@ use super::{
 use crate::{
     bans::Target,
     detect::{
-        Alarm, Conclusion, Observation, Proof, Rule, Trusted,
+        Alarm, AtHome, Conclusion, Observation, Proof, Rule, Trusted,
         exchanges::{Number, Pending, Shown, Wish, exchange},
         keys::printable,
         trials::State,
@@ -40,6 +40,18 @@ impl Answer<'_> {
     /// Whether it is certain that the source itself asked: it knew our challenge, or the request came by TCP.
     fn evident(&self) -> bool {
         self.observation.protocol == TCP || self.request.shown.as_ref().is_some_and(|shown| shown.ours)
+    }
+}
+
+/// The endpoint from which the request came is its source's own.
+fn at_home(answer: &Answer<'_>, until: Duration, conclusions: &mut Vec<Conclusion>) {
+    if let Some(endpoint) = answer.request.endpoint {
+        conclusions.push(Conclusion::AtHome(AtHome {
+            time: answer.time,
+            target: answer.target,
+            endpoint,
+            until,
+        }));
     }
 }
 
@@ -118,6 +130,13 @@ impl Engine {
             self.exchanges.accepted(shown);
             self.accounts.accepted(target, shown.login, time, &self.config);
             self.standings.note_success(target, time);
+            // A registration says below until when.
+            if shown.ours
+                && answer.class != Class::Register
+                && let Some(until) = self.standings.trusted_until(target, time)
+            {
+                at_home(answer, until, conclusions);
+            }
             for index in [REFUSED, REFUSED_SHORT] {
                 if let Some(window) = self
                     .sources
@@ -173,6 +192,7 @@ impl Engine {
                     account: printable(name),
                     until,
                 }));
+                at_home(answer, until, conclusions);
             }
         }
     }
@@ -448,6 +468,7 @@ fn unknown(message: &Message<'_>, class: Class, time: Duration) -> Pending {
         asked: 0,
         number: number.flatten(),
         shown: None,
+        endpoint: None,
         // Whether a registration was to end, it does not tell either, if others remain.
         wish: match message.contacts().next() {
             Some(_) => Wish::Bind,

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use sip_filter_common::sip::Class;
+use sip_filter_common::{abi::EventKind, sip::Class};
 
 use super::{
-    Engine, OWN_CONTACT, Source,
+    Engine, OWN_CONTACT, STRAYS, Source,
     decide::{Finding, Outcome, add_sample},
     window_of,
 };
 use crate::{
     bans::Target,
-    detect::{Conclusion, Observation, Rule, signature::Mark},
+    detect::{Alarm, Conclusion, Observation, Rule, signature::Mark},
 };
 
 /// A source that has reached this part of a threshold keeps its place when memory is short.
@@ -19,6 +19,9 @@ const NOTEWORTHY: u64 = 8;
 
 /// Who comes back from a short ban and goes on is banned again at this part of the threshold.
 const RETURNED: u64 = 4;
+
+/// How often it is reported that somebody floods in the name of a trusted source.
+const STRAYS_EVERY: Duration = Duration::from_secs(60);
 
 impl Engine {
     /// Everything that reaches a protected port counts somewhere.
@@ -32,7 +35,66 @@ impl Engine {
         if observation.class == Class::Garbage && observation.protocol != TCP {
             self.count(observation, target, Rule::Garbage, conclusions);
         }
-        self.count(observation, target, flood_rule(observation.class), conclusions);
+        let rule = flood_rule(observation.class);
+        if observation.stray && observation.kind == EventKind::OverLimit {
+            self.strays(observation, target, rule, conclusions);
+        }
+        self.count(observation, target, rule, conclusions);
+    }
+
+    /// Somebody sends too much in the name of a trusted source, but not from where it is registered. It is not held
+    /// against the source; the operator should know.
+    fn strays(
+        &mut self,
+        observation: &Observation<'_>,
+        target: Target,
+        rule: Rule,
+        conclusions: &mut Vec<Conclusion>,
+    ) {
+        let settings = self.config.settings(rule);
+        let time = observation.time;
+        if !settings.enabled || !self.is_known(target, time) {
+            return;
+        }
+        let (window, threshold, shadow) = (settings.window, settings.threshold.max(1), settings.shadow);
+        let total = self.add(target, STRAYS, time, window, observation.count.max(1));
+        let source = self.source(target, time);
+        let lately = |at: Duration| at.abs_diff(time) < STRAYS_EVERY.max(window);
+        if total < threshold || source.alarmed.is_some_and(lately) {
+            return;
+        }
+        source.alarmed = Some(time);
+        let first = source.windows[STRAYS]
+            .as_ref()
+            .map_or(time, |strays| strays.first_seen(window));
+        let mut sample = Vec::new();
+        add_sample(&mut sample, observation.payload);
+        let finding = Finding {
+            count: total,
+            threshold,
+            window,
+            first,
+            accounts: 0,
+            sample,
+            evident: false,
+        };
+        self.count_alarm(rule, shadow);
+        conclusions.push(Conclusion::Alarm(Alarm {
+            time,
+            rule,
+            target: Some(target),
+            account: None,
+            shadow,
+            evidence: self.evidence(finding, time, false),
+            message: format!(
+                "a flood in the name of trusted {target}, probably forged: {total} packets over the limit within {} s, \
+                 not from where it is registered (the last from {} port {}, hop limit {})",
+                window.as_secs(),
+                observation.source,
+                observation.source_port,
+                observation.hops,
+            ),
+        }));
     }
 
     /// Whether a scanner sent a request.

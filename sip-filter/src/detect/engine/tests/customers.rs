@@ -291,6 +291,7 @@ fn trust_begins_ends_and_is_told() {
             Conclusion::Proven(Proven { by: Proof::Nonce, .. }),
             Conclusion::Proven(Proven { by: Proof::Registration, .. }),
             Conclusion::Trusted(trusted),
+            Conclusion::AtHome(_),
         ] if trusted.account == "1001" && trusted.until == until && trusted.target == target
     ));
     site.register(source(1), "1002", true);

@@ -1,6 +1,7 @@
 mod attackers;
 mod bounds;
 mod customers;
+mod endpoints;
 mod site;
 mod thresholds;
 mod volume;
@@ -31,6 +32,8 @@ fn packet(time: Duration, source: IpAddr, class: Class) -> Observation<'static> 
         protocol: 17,
         class,
         kind: EventKind::Snapshot,
+        hops: 64,
+        stray: false,
         count: 1,
         payload: b"",
     }

@@ -9,6 +9,8 @@ pub(super) struct Site {
     pub(super) said: Vec<Conclusion>,
     serial: u64,
     pub(super) protocol: u8,
+    /// Port and hop limit of what is sent.
+    pub(super) place: (u16, u8),
 }
 
 /// A request that was sent.
@@ -31,6 +33,7 @@ impl Site {
             said: Vec::new(),
             serial: 0,
             protocol: 17,
+            place: (5060, 64),
         }
     }
 
@@ -43,6 +46,8 @@ impl Site {
             kind,
             payload: text.as_bytes(),
             protocol: self.protocol,
+            source_port: self.place.0,
+            hops: self.place.1,
             ..packet(self.now, from, class)
         };
         self.engine.observe(&observation, &mut self.said);
@@ -134,7 +139,7 @@ impl Site {
         let nonce = challenged.nonce.clone();
         let head = format!(
             "From: <sip:{user}@example.org>;tag=1\r\nTo: <sip:{user}@example.org>\r\nCall-ID: 1\r\n\
-             CSeq: 2 REGISTER\r\n"
+             CSeq: 2 REGISTER\r\n{CONTACT}"
         );
         let text = format!(
             "REGISTER sip:example.org SIP/2.0\r\n{head}Authorization: Digest username=\"{user}\", \
