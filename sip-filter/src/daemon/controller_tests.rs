@@ -236,7 +236,7 @@ fn a_mode_that_one_interface_refuses_is_changed_nowhere() {
     let error = bench.controller.set_simulate(true, bench.clock).unwrap_err();
     assert_eq!(
         chain(&error),
-        "cannot change the settings of fake0: cannot write the configuration of the kernel program: no"
+        "cannot change the settings of fake1: cannot write the configuration of the kernel program: no"
     );
     assert!(!bench.planes[0].state().config.as_ref().unwrap().simulate);
     assert!(!bench.controller.config().simulate);
