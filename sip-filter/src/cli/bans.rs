@@ -217,7 +217,8 @@ pub(super) async fn check(client: &Client, address: IpAddr, out: &mut Out) -> Re
     Ok(if answer.banned { Exit::Done } else { Exit::Failure })
 }
 
-fn check_text(check: &Check, now: SystemTime) -> String {
+/// What is known of an address, for people.
+pub(super) fn check_text(check: &Check, now: SystemTime) -> String {
     let mut lines = Vec::new();
     let address = check.address;
     lines.push(match check.allowed_by {

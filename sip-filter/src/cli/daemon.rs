@@ -1,17 +1,17 @@
-//! `status`, `top`, `events`, `mode`, `config show|reload`, `health`.
+//! `status`, `events`, `mode`, `config show|reload`, `health`.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::collections::BTreeMap;
 
 use super::{
     args::{EventsArgs, Format},
     exit::{Error, Exit},
     out::Out,
     pcap,
-    text::{ago, clean, count, rough, stamp, table},
+    text::{clean, count, rough, stamp, table},
 };
 use crate::api::{
     client::{Client, ClientError},
-    types::{Event, Mode, Status, TopSource, name_of},
+    types::{Event, Mode, Status, name_of},
 };
 
 /// Events shown without `--limit`.
@@ -156,54 +156,6 @@ fn raw_status(status: &Status, out: &mut Out) -> Result<(), Error> {
         ])?;
     }
     Ok(())
-}
-
-pub(super) async fn top(client: &Client, limit: usize, out: &mut Out) -> Result<Exit, Error> {
-    let answer = client.top(limit).await?;
-    match out.format {
-        Format::Json => out.json(&answer)?,
-        Format::Human if answer.sources.is_empty() => out.note("nothing has been dropped"),
-        Format::Human => {
-            let text = top_table(&answer.sources, SystemTime::now(), out.width());
-            out.text(&text)?;
-        }
-        Format::Raw => {
-            for source in &answer.sources {
-                out.raw(&[
-                    &source.target.to_string(),
-                    &source.hits.to_string(),
-                    &source.last_hit.map(stamp).unwrap_or_default(),
-                    if source.banned { "banned" } else { "limited" },
-                    source.rule.as_deref().unwrap_or_default(),
-                    &source.reason,
-                ])?;
-            }
-        }
-    }
-    Ok(Exit::Done)
-}
-
-fn top_table(sources: &[TopSource], now: SystemTime, width: Option<u16>) -> String {
-    let rows = sources
-        .iter()
-        .map(|source| {
-            vec![
-                source.hits.to_string(),
-                source.target.to_string(),
-                source
-                    .last_hit
-                    .map_or_else(|| "-".to_owned(), |time| ago(time, now)),
-                if source.banned { "banned" } else { "limited" }.to_owned(),
-                clean(source.rule.as_deref().unwrap_or("-")).into_owned(),
-                clean(&source.reason).into_owned(),
-            ]
-        })
-        .collect();
-    table(
-        &["HITS", "SOURCE", "LAST HIT", "STATE", "RULE", "REASON"],
-        rows,
-        width,
-    )
 }
 
 pub(super) async fn events(client: &Client, args: EventsArgs, out: &mut Out) -> Result<Exit, Error> {

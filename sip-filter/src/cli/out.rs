@@ -45,6 +45,11 @@ impl Out {
         comfy_table::Table::new().width()
     }
 
+    /// Whether colours are wanted.
+    pub(super) const fn colours(&self) -> bool {
+        self.colour
+    }
+
     /// `text` in a colour that says "look here", if colours are wanted.
     pub(super) fn alert(&self, text: &str) -> String {
         if self.colour {
