@@ -23,7 +23,8 @@ pub(super) async fn status(client: &Client, out: &mut Out) -> Result<Exit, Error
         Format::Json => out.json(&status)?,
         Format::Human => {
             let text = status_text(&status, out);
-            out.text(&text)?;
+            // Tables fit already.
+            out.sentences(&text)?;
         }
         Format::Raw => raw_status(&status, out)?,
     }
@@ -94,11 +95,11 @@ fn status_text(status: &Status, out: &Out) -> String {
                     percent.map_or_else(|| "-".to_owned(), |percent| format!("{percent}%")),
                 ]
             })
-            .collect();
+            .collect::<Vec<_>>();
         text.push('\n');
         text.push_str(&table(
             &["TABLE", "ENTRIES", "CAPACITY", "FULL"],
-            rows,
+            &rows,
             out.width(),
         ));
     }
@@ -112,8 +113,8 @@ fn counter_table(title: &str, counters: &BTreeMap<String, u64>) -> String {
     let rows = some
         .into_iter()
         .map(|(name, packets)| vec![clean(name).into_owned(), packets.to_string()])
-        .collect();
-    table(&[title, "COUNT"], rows, None)
+        .collect::<Vec<_>>();
+    table(&[title, "COUNT"], &rows, None)
 }
 
 fn raw_status(status: &Status, out: &mut Out) -> Result<(), Error> {
@@ -166,7 +167,7 @@ pub(super) async fn events(client: &Client, args: EventsArgs, out: &mut Out) -> 
     while let Some(event) = events.next().await? {
         match out.format {
             Format::Json => out.json(&event)?,
-            Format::Human => out.line(event_line(&event))?,
+            Format::Human => out.sentences(&event_line(&event))?,
             Format::Raw => out.raw(&[
                 &stamp(event.time),
                 &event.kind,
@@ -281,7 +282,7 @@ pub(super) async fn health(client: &Client, out: &mut Out) -> Result<Exit, Error
                 } else {
                     out.alert("FAILED")
                 };
-                out.line(format_args!(
+                out.sentences(&format!(
                     "  {}: {state}: {}",
                     clean(&check.name),
                     clean(&check.message)

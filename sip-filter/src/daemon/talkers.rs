@@ -42,6 +42,8 @@ impl Counts {
 #[derive(Clone, Copy, Debug)]
 struct Talker {
     target: Target,
+    /// When it was first counted.
+    since: Duration,
     /// Number of the current span.
     span: u64,
     now: Counts,
@@ -49,7 +51,7 @@ struct Talker {
 }
 
 impl Talker {
-    const fn new(target: Target, span: u64) -> Self {
+    const fn new(target: Target, since: Duration) -> Self {
         const NONE: Counts = Counts {
             classes: [0; Class::COUNT],
             limited: 0,
@@ -57,7 +59,8 @@ impl Talker {
         };
         Self {
             target,
-            span,
+            since,
+            span: since.as_secs() / SPAN.as_secs(),
             now: NONE,
             before: NONE,
         }
@@ -151,7 +154,7 @@ impl Talkers {
             set[way] = None;
             way
         });
-        let talker = set[way].get_or_insert_with(|| Talker::new(target, span));
+        let talker = set[way].get_or_insert_with(|| Talker::new(target, now));
         talker.advance(span);
         &mut talker.now
     }
@@ -182,7 +185,8 @@ impl Talkers {
 /// exactly one span would need the times of the packets.)
 fn rate(talker: &Talker, now: Duration) -> Rate {
     let start = Duration::from_secs(talker.span * SPAN.as_secs());
-    let seconds = (SPAN + now.saturating_sub(start)).as_secs_f64();
+    let known = now.saturating_sub(talker.since).max(Duration::from_secs(1));
+    let seconds = (SPAN + now.saturating_sub(start)).min(known).as_secs_f64();
     let per_second = |count: u64| count as f64 / seconds;
     let (now, before) = (&talker.now, &talker.before);
     let of_class = |class: Class| now.classes[class as usize].saturating_add(before.classes[class as usize]);
@@ -238,6 +242,24 @@ mod tests {
         // Silence shows within two spans.
         assert!(talkers.rates(10, at(114_000))[0].packets < 60.0);
         assert!(talkers.rates(10, at(115_000)).is_empty());
+    }
+
+    #[test]
+    fn who_has_just_begun_has_its_rate_at_once() {
+        let mut talkers = Talkers::default();
+        for n in 0..200 {
+            talkers.seen(
+                target("203.0.113.7"),
+                Class::Invite,
+                5,
+                false,
+                at(52_000 + 10 * n),
+            );
+        }
+        assert_eq!(talkers.rates(1, at(54_000))[0].packets, 500.0);
+        // Less than a second is taken for one: a single packet is no flood.
+        talkers.seen(target("203.0.113.8"), Class::Invite, 1, false, at(53_999));
+        assert_eq!(talkers.rates(2, at(54_000))[1].packets, 1.0);
     }
 
     #[test]

@@ -67,12 +67,12 @@ fn source_table(sources: &[TopSource], width: Option<u16>) -> String {
                 why(source),
             ]
         })
-        .collect();
+        .collect::<Vec<_>>();
     table(
         &[
             "PKT/S", "DROP/S", "HITS", "SOURCE", "STATE", "KNOWN", "CLASS", "WHY",
         ],
-        rows,
+        &rows,
         width,
     )
 }
