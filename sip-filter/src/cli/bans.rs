@@ -136,6 +136,8 @@ pub(super) async fn list(client: &Client, args: ListArgs, out: &mut Out) -> Resu
             } else {
                 out.text(&list_table(&answer.bans, now, out.width()))?;
             }
+            // After the bans, also where both go to one terminal.
+            out.flush()?;
             out.note(count(answer.bans.len(), "ban"));
         }
         Format::Raw => {

@@ -295,7 +295,7 @@ pub(super) async fn health(client: &Client, out: &mut Out) -> Result<Exit, Error
             {
                 let name = condition.name.name();
                 let text = clean(&condition.text);
-                out.line(format_args!(
+                out.sentences(&format!(
                     "  {name}: {}: {text}; {}",
                     out.alert("warning"),
                     condition.remedy

@@ -13,7 +13,7 @@ use super::{
     model::{Change, Dialog, Model},
     view::{alert, bold},
 };
-use crate::cli::text::clean;
+use crate::cli::text::{clean, wrapped};
 
 /// A line that is being typed.
 pub(super) struct Typing {
@@ -62,7 +62,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model) {
             popup(frame, model, "sure?", lines, 0);
         }
         Some(Dialog::Text { title, lines, from }) => {
-            let lines = lines.iter().map(|line| Line::from(line.clone())).collect();
+            let room = frame.area().width.saturating_sub(4);
+            let lines = wrapped(&lines.join("\n"), Some(room));
+            let lines = lines.lines().map(|line| Line::from(line.to_owned())).collect();
             let title = format!("{title} - arrows scroll, Esc closes");
             popup(frame, model, &title, lines, *from);
         }
@@ -82,16 +84,16 @@ fn question(change: &Change) -> String {
 }
 
 const HELP: &str = "\
-arrows j k PgUp PgDn g G   move          Tab   other list
-b   ban (asks how long)                  u     unban
-a   allow: never drop                    d     details, as `check` shows them
-/   filter by any word                   Esc   no filter
-s   sort: rate, dropped, hits, source    p     pause
-q   quit
+arrows j k PgUp PgDn g G  move           Tab  other list
+b  ban (asks how long)                   u    unban
+a  allow: never drop                     d    details, as of `check`
+/  filter by any word                    Esc  no filter
+s  sort: rate, dropped, hits, source     p    pause
+q  quit
 
-Sources are counted by their requests, by what is not SIP, by what exceeds a
-limit and by what a ban stops; IPv6 by prefix. KNOWN: `trusted` is registered,
-`proven` owns its address. Bars: the busiest second of each time, scaled by row.";
+Counted of a source: requests, what is not SIP, what is over a limit, what
+a ban stops; IPv6 by prefix. KNOWN: `trusted` is registered, `proven` owns
+its address. Bars: the busiest second of each time, scaled by row.";
 
 /// A box in the middle, as large as its text and the screen permit.
 fn popup(frame: &mut Frame<'_>, model: &Model, title: &str, lines: Vec<Line<'static>>, from: usize) {

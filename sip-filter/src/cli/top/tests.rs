@@ -134,6 +134,7 @@ fn look() -> Look {
         health: Health {
             schema_version: SchemaVersion,
             healthy: true,
+            conditions: Vec::new(),
             checks: vec![HealthCheck {
                 name: "store".to_owned(),
                 ok: true,

@@ -160,6 +160,17 @@ fn second_line(model: &Model) -> Line<'static> {
     for check in look.health.checks.iter().filter(|check| !check.ok) {
         spans.push(Span::styled(format!("{}  ", clean(&check.message)), alert(model)));
     }
+    let warnings = look
+        .health
+        .conditions
+        .iter()
+        .filter(|condition| !condition.name.is_fault());
+    for condition in warnings {
+        spans.push(Span::styled(
+            format!("{}  ", clean(&condition.text)),
+            alert(model),
+        ));
+    }
     for interface in &look.status.interfaces {
         spans.extend(interface_spans(model, interface));
     }
