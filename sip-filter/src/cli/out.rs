@@ -70,7 +70,7 @@ impl Out {
     /// Writes sentences, on a terminal broken between words.
     pub(super) fn sentences(&mut self, text: &str) -> Result<(), Error> {
         let text = wrapped(text, self.width());
-        self.text(&text)
+        self.line(text.trim_end_matches('\n'))
     }
 
     /// Writes a line.
