@@ -94,7 +94,7 @@ impl Controller {
 }
 
 /// The `limit` least by `key`, in order, without sorting all.
-fn first<'a, K: Ord>(mut entries: Vec<&'a Entry>, limit: usize, key: impl Fn(&Entry) -> K) -> Vec<&'a Entry> {
+fn first<K: Ord>(mut entries: Vec<&Entry>, limit: usize, key: impl Fn(&Entry) -> K) -> Vec<&Entry> {
     if limit == 0 {
         return Vec::new();
     }
