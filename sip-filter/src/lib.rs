@@ -10,6 +10,7 @@ pub mod config;
 pub mod daemon;
 pub mod dataplane;
 pub mod detect;
+mod layout;
 pub mod metrics;
 pub mod service;
 pub mod units;

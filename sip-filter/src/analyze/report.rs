@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, time::SystemTime};
 
-use comfy_table::{Table, presets};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use sip_filter_common::sip::Class;
@@ -11,6 +10,7 @@ use super::CaptureError;
 use crate::{
     bans::{Evidence, Target},
     detect::{Alarm, Decision, Rule},
+    layout::{table, wrapped},
     units,
 };
 
@@ -233,14 +233,14 @@ impl Report {
 
     /// For people: totals, and the first `limit` sources. The error is not in it; it belongs on stderr.
     #[must_use]
-    pub fn human(&self, limit: usize) -> String {
+    pub fn human(&self, limit: usize, width: Option<u16>) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.
-        let _ = self.write_human(&mut text, limit);
-        text
+        let _ = self.write_human(&mut text, limit, width);
+        wrapped(&text, width)
     }
 
-    fn write_human(&self, text: &mut String, limit: usize) -> std::fmt::Result {
+    fn write_human(&self, text: &mut String, limit: usize, width: Option<u16>) -> std::fmt::Result {
         let Self { packets, sources, .. } = self;
         let plural = if *packets == 1 { "" } else { "s" };
         write!(text, "{packets} packet{plural}")?;
@@ -285,7 +285,7 @@ impl Report {
             writeln!(text, "note: {note}")?;
         }
         if !sources.is_empty() {
-            writeln!(text, "\n{}", source_table(sources.iter().take(limit)))?;
+            write!(text, "\n{}", source_table(sources.iter().take(limit), width))?;
         }
         if sources.len() > limit {
             writeln!(text, "… and {} more sources", sources.len() - limit)?;
@@ -297,39 +297,41 @@ impl Report {
     }
 }
 
-fn source_table<'a>(sources: impl Iterator<Item = &'a SourceReport>) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header([
-        "SOURCE",
-        "PACKETS",
-        "CLASSES",
-        "THROTTLED",
-        "BANNED",
-        "RULE",
-        "DROPPED",
-    ]);
-    for source in sources {
+fn source_table<'a>(sources: impl Iterator<Item = &'a SourceReport>, width: Option<u16>) -> String {
+    let row = |source: &SourceReport| {
         let classes: Vec<String> = source
             .classes()
             .filter(|(_, count)| *count > 0)
             .map(|(name, count)| format!("{name} {count}"))
             .collect();
         let first = source.bans.iter().find(|ban| !ban.shadow).or(source.bans.first());
-        table.add_row([
+        vec![
             source.source.to_string(),
             source.packets.to_string(),
-            classes.join(", "),
             source.throttled.to_string(),
+            (source.throttled + source.dropped_by_ban).to_string(),
             match first {
                 None => "-".to_owned(),
                 Some(ban) if ban.shadow => "(shadow)".to_owned(),
                 Some(ban) => rfc3339(ban.time),
             },
             first.map_or_else(|| "-".to_owned(), |ban| ban.rule.to_string()),
-            (source.throttled + source.dropped_by_ban).to_string(),
-        ]);
-    }
-    table
+            classes.join(", "),
+        ]
+    };
+    table(
+        &[
+            "SOURCE",
+            "PACKETS",
+            "THROTTLED",
+            "DROPPED",
+            "BANNED",
+            "RULE",
+            "CLASSES",
+        ],
+        &sources.map(row).collect::<Vec<_>>(),
+        width,
+    )
 }
 
 fn write_bans(text: &mut String, source: &SourceReport) -> std::fmt::Result {

@@ -20,9 +20,9 @@ use super::{
     ApiError, Lines,
     error::ErrorBody,
     types::{
-        AllowAdd, AllowList, AllowRemove, AllowResult, BanFilter, BanList, BanRequest, BanResult, Check,
-        ConfigText, DroppedPacket, Event, Health, ImportReport, ImportRequest, Mode, ModeChange, ModeRequest,
-        ReloadReport, Status, Targeted, Top, Unban, UnbanResult,
+        Access, AllowAdd, AllowList, AllowRemove, AllowResult, BanFilter, BanList, BanRequest, BanResult,
+        Check, ConfigText, DroppedPacket, Event, Health, ImportReport, ImportRequest, Mode, ModeChange,
+        ModeRequest, ReloadReport, Status, Targeted, Top, TopQuery, Unban, UnbanResult,
     },
 };
 
@@ -203,12 +203,22 @@ impl Client {
         self.post("/v1/allow/remove", request).await
     }
 
-    /// Sources by packets dropped.
+    /// Sources by rate, the newest bans, the traffic of the last minutes.
     ///
     /// # Errors
     /// [`ClientError`]
-    pub async fn top(&self, limit: usize) -> Result<Top, ClientError> {
-        self.get(&format!("/v1/top?limit={limit}")).await
+    pub async fn top(&self, query: TopQuery) -> Result<Top, ClientError> {
+        let TopQuery { limit, seconds } = query;
+        self.get(&format!("/v1/top?limit={limit}&seconds={seconds}"))
+            .await
+    }
+
+    /// Whether this user may change things.
+    ///
+    /// # Errors
+    /// [`ClientError`]: of kind [`ErrorKind::Denied`](super::ErrorKind::Denied) if not; it says who may.
+    pub async fn access(&self) -> Result<Access, ClientError> {
+        self.get(super::routes::ACCESS).await
     }
 
     /// Switches between dropping and counting only.

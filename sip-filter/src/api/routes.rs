@@ -21,14 +21,20 @@ use super::{
     ApiError, ErrorKind, Limits, Service,
     error::ErrorBody,
     stream::{Held, capture, follow},
-    types::{AllowList, BanFilter, BanList, Mode, ModeRequest, SchemaVersion, Targeted, Top},
+    types::{Access, AllowList, BanFilter, BanList, Mode, ModeRequest, SchemaVersion, Targeted, TopQuery},
 };
 
 /// The only route with a large body.
 pub(super) const IMPORT: &str = "/v1/bans/import";
 
-/// The only route that reads and is yet for those alone who may write: frames hold what customers say.
+/// A route that reads and is yet for those alone who may write: frames hold what customers say.
 pub(super) const DROPS: &str = "/v1/drops";
+
+/// Tells whether the client may change things, so that it need not try.
+pub(super) const ACCESS: &str = "/v1/access";
+
+/// Sources and bans of one answer at most.
+const TOP: usize = 1_000;
 
 /// How long a client waits for its turn to get a large answer.
 const LARGE_ANSWER_WAIT: Duration = Duration::from_secs(10);
@@ -94,6 +100,7 @@ pub(super) fn router(service: Arc<dyn Service>, limits: &Limits, shutdown: Cance
         .route("/v1/allow", get(allowed).post(allow))
         .route("/v1/allow/remove", post(disallow))
         .route("/v1/top", get(top))
+        .route(ACCESS, get(access))
         .route("/v1/events", get(events))
         .route(DROPS, get(drops))
         .route("/v1/mode", post(set_mode))
@@ -270,29 +277,23 @@ fn targeted<T>(
     })
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TopQuery {
-    #[serde(default = "TopQuery::usual")]
-    limit: usize,
-}
-
-impl TopQuery {
-    fn usual() -> usize {
-        10
-    }
-}
-
 async fn top(State(shared): Context, query: Result<Query<TopQuery>, QueryRejection>) -> Answer {
-    let TopQuery { limit } = parameters(query)?;
-    shared
-        .answer(move |service| {
-            Ok(Top {
-                schema_version: SchemaVersion,
-                sources: service.top(limit)?,
-            })
-        })
-        .await
+    let query = parameters(query)?;
+    let query = TopQuery {
+        limit: query.limit.min(TOP),
+        ..query
+    };
+    shared.answer(move |service| service.top(query)).await
+}
+
+/// Only who may change things gets here.
+async fn access() -> Answer {
+    let access = Access {
+        schema_version: SchemaVersion,
+        may_change: true,
+    };
+    let body = serde_json::to_vec(&access).map_err(|error| ApiError::internal(error.to_string()))?;
+    Ok(json(StatusCode::OK, body))
 }
 
 #[derive(Deserialize)]

@@ -193,7 +193,7 @@ impl Server {
         } else {
             self.limits.body_bytes
         };
-        let allowed = if reads && head.uri.path() != routes::DROPS {
+        let allowed = if reads && ![routes::DROPS, routes::ACCESS].contains(&head.uri.path()) {
             Ok(())
         } else {
             self.require_write(peer).await

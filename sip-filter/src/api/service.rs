@@ -7,7 +7,7 @@ use super::{
     types::{
         AllowAdd, AllowEntry, AllowRemove, AllowResult, BanEntry, BanFilter, BanRequest, BanResult, Check,
         ConfigText, DroppedPacket, Event, Health, ImportReport, ImportRequest, Mode, ModeChange,
-        ReloadReport, Status, TopSource, Unban, UnbanResult,
+        ReloadReport, Status, Top, TopQuery, Unban, UnbanResult,
     },
 };
 
@@ -47,8 +47,8 @@ pub trait Service: Send + Sync + 'static {
     /// Removes from it. One result per target.
     fn disallow(&self, request: &AllowRemove) -> Result<Vec<AllowResult>, ApiError>;
 
-    /// Sources by packets dropped, most first.
-    fn top(&self, limit: usize) -> Result<Vec<TopSource>, ApiError>;
+    /// Sources by rate, the newest bans, the traffic of the last minutes.
+    fn top(&self, query: TopQuery) -> Result<Top, ApiError>;
 
     /// The latest events, oldest first.
     fn recent_events(&self, limit: usize) -> Result<Vec<Event>, ApiError>;

@@ -99,6 +99,6 @@ fn list_table(entries: &[AllowEntry], width: Option<u16>) -> String {
                 clean(&entry.comment).into_owned(),
             ]
         })
-        .collect();
-    table(&["TARGET", "ORIGIN", "ADDED", "REASON"], rows, width)
+        .collect::<Vec<_>>();
+    table(&["TARGET", "ORIGIN", "ADDED", "REASON"], &rows, width)
 }

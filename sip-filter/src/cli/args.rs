@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use ipnet::IpNet;
 
-use super::values::{address, interface, lifetime, network, scope, waiting};
+use super::values::{address, interface, interval, lifetime, network, scope, waiting};
 use crate::{
     api::{Lifetime, types::Mode},
     bans::{Scope, Target},
@@ -101,7 +101,10 @@ pub enum Verb {
     Export(ExportArgs),
     /// Show mode, interfaces, counters and tables
     Status,
-    /// Show the bans that have stopped the most packets
+    /// Watch traffic, sources and bans, and act on them
+    ///
+    /// A dashboard on a terminal, with `?` for its keys. Elsewhere, and with --once, -n or another form of output, the
+    /// sources that send the most are printed once.
     Top(TopArgs),
     /// Show the latest events, or capture what is dropped
     #[command(
@@ -307,9 +310,15 @@ pub enum ExportFormat {
 /// Arguments of `top`.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct TopArgs {
-    /// How many.
-    #[arg(short = 'n', long, default_value_t = 10, value_name = "N")]
-    pub limit: usize,
+    /// How many sources to print [default: 10]; not for the dashboard, which shows what fits.
+    #[arg(short = 'n', long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Print once and end, also on a terminal.
+    #[arg(short = '1', long)]
+    pub once: bool,
+    /// Time between two looks at the daemon, at least 100ms.
+    #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = interval)]
+    pub interval: Duration,
 }
 
 /// Arguments of `events`.

@@ -136,13 +136,13 @@ pub(super) async fn list(client: &Client, args: ListArgs, out: &mut Out) -> Resu
             let now = SystemTime::now();
             if args.evidence {
                 for ban in &answer.bans {
-                    for line in ban_lines(ban, now) {
-                        out.line(line)?;
-                    }
+                    out.sentences(&ban_lines(ban, now).join("\n"))?;
                 }
             } else {
                 out.text(&list_table(&answer.bans, now, out.width()))?;
             }
+            // After the bans, also where both go to one terminal.
+            out.flush()?;
             let shown = count(answer.bans.len(), "ban");
             if all > answer.bans.len() {
                 out.note(format_args!("{shown} of more; `--limit` sets how many are shown"));
@@ -190,11 +190,11 @@ fn list_table(bans: &[BanEntry], now: SystemTime, width: Option<u16>) -> String 
                 clean(&ban.reason).into_owned(),
             ]
         })
-        .collect();
+        .collect::<Vec<_>>();
     let header = [
         "TARGET", "ENDS", "SCOPE", "ORIGIN", "RULE", "HITS", "LAST HIT", "REASON",
     ];
-    table(&header, rows, width)
+    table(&header, &rows, width)
 }
 
 pub(super) async fn check(client: &Client, address: IpAddr, out: &mut Out) -> Result<Exit, Error> {
@@ -202,8 +202,7 @@ pub(super) async fn check(client: &Client, address: IpAddr, out: &mut Out) -> Re
     match out.format {
         Format::Json => out.json(&answer)?,
         Format::Human => {
-            let text = check_text(&answer, SystemTime::now());
-            out.text(&text)?;
+            out.sentences(&check_text(&answer, SystemTime::now()))?;
         }
         Format::Raw => {
             let verdict = if answer.banned {
@@ -257,7 +256,8 @@ fn endpoint_lines(endpoints: &[TrustedEndpoint]) -> Vec<String> {
     lines
 }
 
-fn check_text(check: &Check, now: SystemTime) -> String {
+/// What is known of an address, for people.
+pub(super) fn check_text(check: &Check, now: SystemTime) -> String {
     let mut lines = Vec::new();
     let address = check.address;
     lines.push(match check.allowed_by {

@@ -1,17 +1,17 @@
-//! `status`, `top`, `events`, `mode`, `config show|reload`, `health`.
+//! `status`, `events`, `mode`, `config show|reload`, `health`.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::collections::BTreeMap;
 
 use super::{
     args::{EventsArgs, Format},
     exit::{Error, Exit},
     out::Out,
     pcap,
-    text::{ago, clean, count, rough, stamp, table},
+    text::{clean, count, rough, stamp, table},
 };
 use crate::api::{
     client::{Client, ClientError},
-    types::{Event, Mode, Status, TopSource, name_of},
+    types::{Event, Mode, Status, name_of},
 };
 
 /// Events shown without `--limit`.
@@ -23,7 +23,8 @@ pub(super) async fn status(client: &Client, out: &mut Out) -> Result<Exit, Error
         Format::Json => out.json(&status)?,
         Format::Human => {
             let text = status_text(&status, out);
-            out.text(&text)?;
+            // Tables fit already.
+            out.sentences(&text)?;
         }
         Format::Raw => raw_status(&status, out)?,
     }
@@ -98,11 +99,11 @@ fn status_text(status: &Status, out: &Out) -> String {
                     percent.map_or_else(|| "-".to_owned(), |percent| format!("{percent}%")),
                 ]
             })
-            .collect();
+            .collect::<Vec<_>>();
         text.push('\n');
         text.push_str(&table(
             &["TABLE", "ENTRIES", "CAPACITY", "FULL"],
-            rows,
+            &rows,
             out.width(),
         ));
     }
@@ -116,8 +117,8 @@ fn counter_table(title: &str, counters: &BTreeMap<String, u64>) -> String {
     let rows = some
         .into_iter()
         .map(|(name, packets)| vec![clean(name).into_owned(), packets.to_string()])
-        .collect();
-    table(&[title, "COUNT"], rows, None)
+        .collect::<Vec<_>>();
+    table(&[title, "COUNT"], &rows, None)
 }
 
 fn raw_status(status: &Status, out: &mut Out) -> Result<(), Error> {
@@ -163,54 +164,6 @@ fn raw_status(status: &Status, out: &mut Out) -> Result<(), Error> {
     Ok(())
 }
 
-pub(super) async fn top(client: &Client, limit: usize, out: &mut Out) -> Result<Exit, Error> {
-    let answer = client.top(limit).await?;
-    match out.format {
-        Format::Json => out.json(&answer)?,
-        Format::Human if answer.sources.is_empty() => out.note("nothing has been dropped"),
-        Format::Human => {
-            let text = top_table(&answer.sources, SystemTime::now(), out.width());
-            out.text(&text)?;
-        }
-        Format::Raw => {
-            for source in &answer.sources {
-                out.raw(&[
-                    &source.target.to_string(),
-                    &source.hits.to_string(),
-                    &source.last_hit.map(stamp).unwrap_or_default(),
-                    if source.banned { "banned" } else { "limited" },
-                    source.rule.as_deref().unwrap_or_default(),
-                    &source.reason,
-                ])?;
-            }
-        }
-    }
-    Ok(Exit::Done)
-}
-
-fn top_table(sources: &[TopSource], now: SystemTime, width: Option<u16>) -> String {
-    let rows = sources
-        .iter()
-        .map(|source| {
-            vec![
-                source.hits.to_string(),
-                source.target.to_string(),
-                source
-                    .last_hit
-                    .map_or_else(|| "-".to_owned(), |time| ago(time, now)),
-                if source.banned { "banned" } else { "limited" }.to_owned(),
-                clean(source.rule.as_deref().unwrap_or("-")).into_owned(),
-                clean(&source.reason).into_owned(),
-            ]
-        })
-        .collect();
-    table(
-        &["HITS", "SOURCE", "LAST HIT", "STATE", "RULE", "REASON"],
-        rows,
-        width,
-    )
-}
-
 pub(super) async fn events(client: &Client, args: EventsArgs, out: &mut Out) -> Result<Exit, Error> {
     if let Some(path) = &args.pcap {
         return pcap::capture(client, &args, path, out).await;
@@ -219,7 +172,7 @@ pub(super) async fn events(client: &Client, args: EventsArgs, out: &mut Out) -> 
     while let Some(event) = events.next().await? {
         match out.format {
             Format::Json => out.json(&event)?,
-            Format::Human => out.line(event_line(&event))?,
+            Format::Human => out.sentences(&event_line(&event))?,
             Format::Raw => out.raw(&[
                 &stamp(event.time),
                 &event.kind,
@@ -334,7 +287,7 @@ pub(super) async fn health(client: &Client, out: &mut Out) -> Result<Exit, Error
                 } else {
                     out.alert("FAILED")
                 };
-                out.line(format_args!(
+                out.sentences(&format!(
                     "  {}: {state}: {}",
                     clean(&check.name),
                     clean(&check.message)
@@ -347,7 +300,7 @@ pub(super) async fn health(client: &Client, out: &mut Out) -> Result<Exit, Error
             {
                 let name = condition.name.name();
                 let text = clean(&condition.text);
-                out.line(format_args!(
+                out.sentences(&format!(
                     "  {name}: {}: {text}; {}",
                     out.alert("warning"),
                     condition.remedy

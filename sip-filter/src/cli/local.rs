@@ -64,7 +64,7 @@ pub(super) fn analyze(args: &AnalyzeArgs, out: &mut Out) -> Result<Exit, Error> 
         capture::judge(&name, std::io::BufReader::new(file), &config, &args.own)?
     };
     match out.format {
-        Format::Human => out.text(&report.human(args.limit))?,
+        Format::Human => out.text(&report.human(args.limit, out.width()))?,
         Format::Json => out.json(&report.json())?,
         Format::Raw => out.text(&report.raw())?,
     }

@@ -14,6 +14,7 @@ mod out;
 mod pcap;
 mod shell;
 mod text;
+mod top;
 mod values;
 
 pub use args::{AnalyzeArgs, Cli, Format, Global, RunArgs, Verb};
@@ -63,7 +64,7 @@ async fn ask(client: &Client, verb: Verb, out: &mut Out) -> Result<Exit, Error> 
         Verb::Import(args) => import::import(client, args, out).await,
         Verb::Export(args) => import::export(client, args.format, out).await,
         Verb::Status => daemon::status(client, out).await,
-        Verb::Top(args) => daemon::top(client, args.limit, out).await,
+        Verb::Top(args) => top::top(client, args, out).await,
         Verb::Events(args) => daemon::events(client, args, out).await,
         Verb::Mode(args) => daemon::mode(client, args.mode, out).await,
         Verb::Config(args::ConfigVerb::Show) => daemon::show_config(client, out).await,

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::{
     args::{Format, Global},
     exit::Error,
+    text::wrapped,
 };
 
 /// Standard output and standard error, in the form the user asked for.
@@ -42,7 +43,14 @@ impl Out {
         if !io::stdout().is_terminal() {
             return None;
         }
-        comfy_table::Table::new().width()
+        // One that does not know its size has none: nothing is wrapped.
+        let (width, _) = ratatui::crossterm::terminal::size().ok()?;
+        (width > 0).then_some(width)
+    }
+
+    /// Whether colours are wanted.
+    pub(super) const fn colours(&self) -> bool {
+        self.colour
     }
 
     /// `text` in a colour that says "look here", if colours are wanted.
@@ -57,6 +65,12 @@ impl Out {
     /// Writes text as it is.
     pub(super) fn text(&mut self, text: &str) -> Result<(), Error> {
         self.data.write_all(text.as_bytes()).map_err(Error::Output)
+    }
+
+    /// Writes sentences, on a terminal broken between words.
+    pub(super) fn sentences(&mut self, text: &str) -> Result<(), Error> {
+        let text = wrapped(text, self.width());
+        self.line(text.trim_end_matches('\n'))
     }
 
     /// Writes a line.

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt::Write as _, time::SystemTime};
 
-use comfy_table::{Cell, ContentArrangement, Table, presets};
+pub(super) use crate::layout::{table, wrapped};
 
 /// `text` without what could steer a terminal or mislead a reader: much of it comes from attackers.
 pub(super) fn clean(text: &str) -> Cow<'_, str> {
@@ -62,34 +62,6 @@ pub(super) fn count(number: usize, noun: &str) -> String {
     }
 }
 
-/// Columns under a header, without lines. `width` is that of the terminal, if there is one to fit into.
-pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>, width: Option<u16>) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    match width {
-        Some(width) => {
-            table.set_content_arrangement(ContentArrangement::Dynamic);
-            table.set_width(width);
-        }
-        None => {
-            table.set_content_arrangement(ContentArrangement::Disabled);
-        }
-    }
-    table.set_header(header.iter().map(Cell::new));
-    for row in rows {
-        table.add_row(row);
-    }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    let mut text = String::new();
-    for line in table.lines() {
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -121,24 +93,5 @@ mod tests {
         assert_eq!(ago(now + Duration::from_secs(3), now), "0s ago");
         assert_eq!(ends(Some(3_540)), "in 59m");
         assert_eq!(ends(None), "never");
-    }
-
-    #[test]
-    fn tables_fit_the_terminal_and_are_whole_elsewhere() {
-        let rows = || {
-            vec![vec![
-                "203.0.113.7".to_owned(),
-                "a reason that is rather long ".repeat(5),
-            ]]
-        };
-        let narrow = table(&["TARGET", "REASON"], rows(), Some(60));
-        assert!(narrow.lines().all(|line| line.chars().count() <= 60), "{narrow}");
-        assert!(narrow.lines().count() > 2);
-        let whole = table(&["TARGET", "REASON"], rows(), None);
-        assert_eq!(whole.lines().count(), 2);
-        assert!(
-            whole.starts_with("TARGET       REASON\n203.0.113.7  a reason"),
-            "{whole}"
-        );
     }
 }

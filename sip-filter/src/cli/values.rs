@@ -37,6 +37,16 @@ pub(super) fn waiting(text: &str) -> Result<Duration, String> {
     units::parse_finite_duration(text).map_err(|error| error.to_string())
 }
 
+/// How often to look.
+pub(super) fn interval(text: &str) -> Result<Duration, String> {
+    match waiting(text)? {
+        interval if interval < Duration::from_millis(100) => {
+            Err("less than 100ms would only burden the daemon".to_owned())
+        }
+        interval => Ok(interval),
+    }
+}
+
 /// One spelling for scopes: that of the JSON.
 pub(super) fn scope(text: &str) -> Result<Scope, String> {
     serde_json::from_value(text.into()).map_err(|_| format!("`{text}` is neither `sip` nor `all`"))

@@ -8,7 +8,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -20,6 +20,8 @@ use super::{
     judge::Judge,
     known::KnownState,
     plane::Plane,
+    talkers::Talkers,
+    trend::Trend,
 };
 use crate::{
     bans::{
@@ -107,6 +109,10 @@ pub struct Controller {
     /// What became wrong or right, for the journal.
     pub(super) changes: broadcast::Receiver<conditions::Change>,
     pub(super) judge: Judge,
+    /// Who sends how much.
+    pub(super) talkers: Arc<Mutex<Talkers>>,
+    /// The traffic of the last minutes.
+    pub(super) trend: Trend,
 }
 
 impl std::fmt::Debug for Controller {
@@ -158,6 +164,8 @@ impl Controller {
             conditions,
             changes,
             judge: Judge::default(),
+            talkers: Arc::default(),
+            trend: Trend::default(),
         };
         controller.expire(clock);
         controller

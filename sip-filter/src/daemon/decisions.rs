@@ -1,6 +1,9 @@
 //! What happens by itself: decisions of rules, bans that end, hits.
 
-use std::time::Duration;
+use std::{
+    sync::{MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use sip_filter_common::sip::Class;
 
@@ -9,6 +12,7 @@ use super::{
     error::{ControlError, chain},
     journal::{JournalEvent, JournalKind},
     operations::LOGGED_ONE_BY_ONE,
+    talkers::Talkers,
 };
 use crate::{
     bans::{Batch, Change, Clock, NewBan, Origin, Outcome, Refusal, Target},
@@ -265,13 +269,31 @@ impl Controller {
     /// Fetches how many packets each ban stopped since the last time.
     pub fn harvest_hits(&mut self, clock: Clock) {
         let (list, touched) = (&mut self.list, &mut self.touched);
+        let mut talkers = self.talkers.lock().unwrap_or_else(PoisonError::into_inner);
         for plane in &mut self.planes {
             plane.image().take_hits(&mut |target, packets| {
                 if packets > 0 && list.add_hits(target, packets, clock) {
                     touched.insert(target);
+                    talkers.stopped(target, packets, clock.boot);
                 }
             });
         }
+    }
+
+    /// Remembers how much traffic there was. To be called each second.
+    pub fn sample_traffic(&mut self, clock: Clock) {
+        // One that cannot be read is reported by whoever looks for losses.
+        let counters: Vec<_> = self
+            .planes
+            .iter()
+            .filter_map(|plane| plane.counters().ok())
+            .collect();
+        self.trend.sample(counters.iter().map(AsRef::as_ref), clock.boot);
+    }
+
+    /// Who sends how much.
+    pub(super) fn talkers(&self) -> MutexGuard<'_, Talkers> {
+        self.talkers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Saves hits, forgets old history, and repairs what could not be written before. To be called each minute, and

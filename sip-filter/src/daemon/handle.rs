@@ -18,6 +18,7 @@ use super::{
     decisions::Reloaded,
     drops::Drops,
     journal::{Journal, JournalEvent, JournalKind},
+    talkers::Talkers,
     watch::Instruction,
 };
 use crate::{
@@ -33,6 +34,7 @@ pub struct ControlHandle {
     controller: Arc<Mutex<Controller>>,
     journal: Arc<Journal>,
     conditions: Conditions,
+    pub(super) talkers: Arc<Mutex<Talkers>>,
     source: Source,
     engine: mpsc::Sender<Instruction>,
     pub(super) drops: Drops,
@@ -46,6 +48,7 @@ impl ControlHandle {
         Self {
             journal: Arc::clone(controller.journal()),
             conditions: controller.conditions().clone(),
+            talkers: Arc::clone(&controller.talkers),
             controller: Arc::new(Mutex::new(controller)),
             source,
             engine,

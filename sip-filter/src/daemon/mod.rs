@@ -15,6 +15,9 @@ mod own;
 mod plane;
 mod requests;
 mod run;
+mod talkers;
+mod top;
+mod trend;
 mod watch;
 
 #[cfg(test)]
@@ -35,4 +38,7 @@ pub use requests::{
     BanDone, BanOrder, Checked, Filter, ImportBan, ImportOptions, Imported, Length, Unban, UnbanDone,
 };
 pub use run::{Daemon, StartError};
+pub use talkers::{Rate, Talkers};
+pub use top::{Busy, Overview};
+pub use trend::{Series, Trend};
 pub use watch::Detector;

@@ -226,6 +226,7 @@ async fn regular_work(handle: ControlHandle, shutdown: CancellationToken) {
             handle.with(|controller, clock| {
                 controller.expire(clock);
                 controller.harvest_hits(clock);
+                controller.sample_traffic(clock);
                 controller.save_known(clock);
                 controller.judge(clock);
                 if own.is_some() {

@@ -1,7 +1,7 @@
 //! From events of the kernel program to bans: a thread of its own, so that neither the API nor the disk delays it.
 
 use std::{
-    sync::mpsc as std_mpsc,
+    sync::{PoisonError, mpsc as std_mpsc},
     time::{Duration, SystemTime},
 };
 
@@ -87,6 +87,7 @@ pub(super) async fn watch(
         let clock = Clock::now();
         detector.set_wall(clock.boot, clock.wall);
         let mut floods = Vec::new();
+        note_talkers(&handle, &batch, prefix6);
         for event in &batch {
             if handle.drops.take(event, clock) {
                 continue;
@@ -119,6 +120,25 @@ pub(super) async fn watch(
                 }
             });
         }
+    }
+}
+
+/// Counts who sends what: under a lock that is taken once for a batch.
+fn note_talkers(handle: &ControlHandle, batch: &[PacketEvent], prefix6: u8) {
+    let mut talkers = handle.talkers.lock().unwrap_or_else(PoisonError::into_inner);
+    for observation in batch.iter().filter_map(observation) {
+        let limited = match observation.kind {
+            EventKind::Snapshot => false,
+            EventKind::OverLimit => true,
+            EventKind::Response | EventKind::Dropped => continue,
+        };
+        talkers.seen(
+            Target::of_source(observation.source, prefix6),
+            observation.class,
+            observation.count,
+            limited,
+            observation.time,
+        );
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
     detector::SharedEngine,
     health::health,
     numbers::{Numbers, by_class, by_reason},
+    top::overview,
 };
 use crate::{
     api::{
@@ -16,7 +17,7 @@ use crate::{
             AllowAdd, AllowEntry, AllowRemove, AllowResult, BanEntry, BanFilter, BanOutcome, BanRequest,
             BanResult, Check, ConfigText, DroppedPacket, Event, EventCounts, Frame, Health, ImportEntry,
             ImportReport, ImportRequest, Interface, Mode, ModeChange, PastBan, Proven, ReloadReport,
-            RuleCount, SchemaVersion, Skipped, Status, Table, TopSource, Trust, TrustedEndpoint, Unban,
+            RuleCount, SchemaVersion, Skipped, Status, Table, Top, TopQuery, Trust, TrustedEndpoint, Unban,
             UnbanResult, name_of, seconds_until,
         },
     },
@@ -241,20 +242,8 @@ impl Service for Adapter {
         Ok(allow_results(&request.targets, changed))
     }
 
-    fn top(&self, limit: usize) -> Result<Vec<TopSource>, ApiError> {
-        let mut bans = self.handle.list(&Filter::default());
-        bans.retain(|ban| ban.hits > 0);
-        bans.sort_by_key(|ban| (std::cmp::Reverse(ban.hits), ban.target));
-        bans.truncate(limit);
-        let sources = bans.into_iter().map(|ban| TopSource {
-            target: ban.target,
-            hits: ban.hits,
-            last_hit: ban.last_hit,
-            banned: true,
-            rule: ban.rule.map(|rule| rule.name().to_owned()),
-            reason: ban.reason,
-        });
-        Ok(sources.collect())
+    fn top(&self, query: TopQuery) -> Result<Top, ApiError> {
+        Ok(overview(self.handle.overview(query.limit, query.seconds)))
     }
 
     fn recent_events(&self, limit: usize) -> Result<Vec<Event>, ApiError> {

@@ -5,5 +5,6 @@ mod detector;
 mod health;
 mod numbers;
 mod start;
+mod top;
 
 pub use start::{RunError, run};

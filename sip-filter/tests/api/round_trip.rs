@@ -137,7 +137,15 @@ async fn every_call() {
     assert!(client.disallow(&remove).await.unwrap().results[0].changed);
 
     assert_eq!(client.status().await.unwrap(), daemon.service.status().unwrap());
-    assert_eq!(client.top(5).await.unwrap().sources.len(), 1);
+    assert_eq!(
+        client
+            .top(TopQuery { limit: 5, seconds: 0 })
+            .await
+            .unwrap()
+            .sources
+            .len(),
+        1
+    );
     assert_eq!(
         client.set_mode(Mode::Simulate).await.unwrap().previous,
         Mode::Enforce

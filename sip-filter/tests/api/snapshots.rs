@@ -43,7 +43,10 @@ fn answers() {
         ])
     );
     insta::assert_snapshot!("allow", pretty(&fake.allowed().unwrap()));
-    insta::assert_snapshot!("top", pretty(&fake.top(1).unwrap()));
+    insta::assert_snapshot!(
+        "top",
+        pretty(&fake.top(TopQuery { limit: 1, seconds: 3 }).unwrap())
+    );
     insta::assert_snapshot!("event", pretty(&fake.recent_events(1).unwrap()[0]));
     insta::assert_snapshot!("drops", pretty(&Fake::dropped(vec![0xde, 0xad])));
     insta::assert_snapshot!("mode", pretty(&fake.set_mode(Mode::Simulate).unwrap()));

@@ -206,8 +206,11 @@ async fn lists_for_people_and_programs() {
     assert_eq!(check.code, Some(0));
     insta::assert_snapshot!("check", without_ages(&check.stdout));
     let top = run(&daemon, "top").stdout;
-    assert!(top.starts_with("HITS  SOURCE       LAST HIT"), "{top}");
-    assert!(top.contains("\n1234  203.0.113.7  "), "{top}");
+    assert!(top.starts_with("PKT/S   DROP/S  HITS  SOURCE "), "{top}");
+    assert!(
+        top.contains("\n1234.5  1000.0  1234  203.0.113.7  banned "),
+        "{top}"
+    );
     for verb in [
         "status",
         "check 203.0.113.7",

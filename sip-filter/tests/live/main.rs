@@ -35,6 +35,10 @@ mod start;
 #[cfg(test)]
 mod survival;
 #[cfg(test)]
+mod tmux;
+#[cfg(test)]
+mod top;
+#[cfg(test)]
 mod trust;
 #[cfg(test)]
 mod verbs;

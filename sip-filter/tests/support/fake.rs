@@ -395,22 +395,42 @@ impl Service for Fake {
             .collect())
     }
 
-    fn top(&self, limit: usize) -> Result<Vec<TopSource>, ApiError> {
-        Ok(self
-            .bans
-            .lock()
-            .unwrap()
-            .iter()
-            .take(limit)
-            .map(|ban| TopSource {
-                target: ban.target,
-                hits: ban.hits,
-                last_hit: ban.last_hit,
-                banned: true,
-                rule: ban.rule.map(|rule| rule.name().to_owned()),
-                reason: ban.reason.clone(),
-            })
-            .collect())
+    fn top(&self, query: TopQuery) -> Result<Top, ApiError> {
+        let bans = self.bans.lock().unwrap();
+        let sources = bans.iter().take(query.limit).map(|ban| TopSource {
+            target: ban.target,
+            packets_per_second: 1_234.5,
+            dropped_per_second: 1_000.0,
+            class: Some("register".to_owned()),
+            hits: ban.hits,
+            last_hit: ban.last_hit,
+            banned: true,
+            banned_by: None,
+            expires_in_seconds: ban.expires.map(|end| seconds_until(end, now())),
+            allowed: false,
+            trusted: false,
+            proven: true,
+            rule: ban.rule.map(|rule| rule.name().to_owned()),
+            reason: ban.reason.clone(),
+        });
+        let newest = bans.iter().take(query.limit).map(|ban| BanEntry {
+            evidence: None,
+            ..BanEntry::new(ban, now())
+        });
+        let series = |name: &str| [(name.to_owned(), vec![0, 7, 9])].into();
+        Ok(Top {
+            schema_version: SchemaVersion,
+            sources: sources.collect(),
+            newest_bans: newest.collect(),
+            traffic: match query.seconds {
+                0 => Traffic::default(),
+                _ => Traffic {
+                    classes: series("register"),
+                    counters: series("drop-ban-address"),
+                    would_drop: series("drop-limit-register"),
+                },
+            },
+        })
     }
 
     fn recent_events(&self, limit: usize) -> Result<Vec<Event>, ApiError> {

@@ -84,7 +84,11 @@ static PROGRAMS: [Program; 18] = [
         "any HTTP client, on the API's socket and the metrics endpoint",
     ),
     program("jq", "jq", "a reader of our JSON"),
-    program("tmux", "tmux", "the panes of the demonstration"),
+    program(
+        "tmux",
+        "tmux",
+        "the panes of the demonstration, and a terminal for tests of `top`",
+    ),
 ];
 
 pub(super) fn find_or_install(apt: &mut Apt) -> anyhow::Result<Outcome> {

@@ -165,7 +165,7 @@ fn own_packets_are_skipped_and_shadow_rules_stop_nothing() {
     assert_eq!(report.skipped_own, 20);
     assert_eq!((report.sources.len(), report.would_be_dropped()), (2, 0));
     assert!(report.sources[0].bans[0].shadow);
-    assert!(report.human(10).contains("(shadow)"));
+    assert!(report.human(10, None).contains("(shadow)"));
 }
 
 #[test]
@@ -193,16 +193,16 @@ fn a_ban_that_cannot_be_made_is_told() {
     let report = analyze(&flood()[..], &mut plane, &mut engine, &Options::default()).unwrap();
     assert_eq!(report.notes.len(), 1);
     assert!(
-        report.human(10).contains("note: the IPv4 ban table"),
+        report.human(10, None).contains("note: the IPv4 ban table"),
         "{}",
-        report.human(10)
+        report.human(10, None)
     );
 }
 
 #[test]
 fn the_three_forms() {
     let report = run(&flood(), DetectConfig::default(), &Options::default());
-    insta::assert_snapshot!("human", report.human(2));
+    insta::assert_snapshot!("human", report.human(2, None));
     insta::assert_snapshot!("raw", report.raw());
     insta::assert_json_snapshot!("json", report.json());
 }

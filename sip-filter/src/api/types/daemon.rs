@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Mode, SchemaVersion, optional_time};
+use super::{Mode, SchemaVersion};
 use crate::{
     bans::{Evidence, Target},
     conditions::Condition,
@@ -89,33 +89,6 @@ pub struct Status {
     pub events: EventCounts,
     /// How full the tables are.
     pub tables: Vec<Table>,
-}
-
-/// A source that sends much.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TopSource {
-    /// Who.
-    pub target: Target,
-    /// Packets dropped.
-    pub hits: u64,
-    /// When the last one was dropped.
-    #[serde(with = "optional_time", default)]
-    pub last_hit: Option<SystemTime>,
-    /// Whether it is banned, or only over a limit.
-    pub banned: bool,
-    /// The detection rule, if one decided.
-    pub rule: Option<String>,
-    /// Why, for people.
-    pub reason: String,
-}
-
-/// Answer to `GET /v1/top`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Top {
-    /// 1.
-    pub schema_version: SchemaVersion,
-    /// By hits, most first.
-    pub sources: Vec<TopSource>,
 }
 
 /// Something that happened: one line of `GET /v1/events`.

@@ -7,6 +7,7 @@
 mod bans;
 mod capture;
 mod daemon;
+mod top;
 
 use std::time::SystemTime;
 
@@ -14,6 +15,7 @@ pub use bans::*;
 pub use capture::*;
 pub use daemon::*;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+pub use top::*;
 
 /// `1`: the version of the JSON schema. Reading any other is an error that says so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
