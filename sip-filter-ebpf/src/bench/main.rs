@@ -101,7 +101,7 @@ mod programs {
                 state.seed = seed;
                 ((seed >> 32) * plan.sources) >> 32
             };
-            let source = address((plan.first + index) as u32);
+            let source = address((plan.first + index) as u32) | plan.base as u32;
             let mut word = plan.source_word & 0xffff_ffff | u64::from(source.to_be()) << 32;
             if plan.checksum != 0 {
                 let sum = plan.checksum + u64::from(source >> 16) + u64::from(source & 0xffff);

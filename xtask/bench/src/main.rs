@@ -10,7 +10,11 @@
 )]
 
 mod environment;
+mod generator;
 mod goals;
+mod kernel;
+mod micro;
+mod plane;
 mod plot;
 mod report;
 mod row;
@@ -73,7 +77,7 @@ struct Results {
 type Measure = fn(&Session, &mut Results) -> Result<()>;
 
 /// The groups, in the order in which they are measured.
-const GROUPS: [(Group, Measure); 0] = [];
+const GROUPS: [(Group, Measure); 1] = [(Group::Micro, micro::measure)];
 
 fn main() -> ExitCode {
     match run(&Cli::parse()) {
