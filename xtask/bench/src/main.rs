@@ -14,10 +14,15 @@ mod generator;
 mod goals;
 mod kernel;
 mod micro;
+mod peers;
 mod plane;
 mod plot;
 mod report;
+mod rig;
 mod row;
+mod scale;
+mod subject;
+mod wire;
 
 use std::{
     path::{Path, PathBuf},
@@ -77,7 +82,12 @@ struct Results {
 type Measure = fn(&Session, &mut Results) -> Result<()>;
 
 /// The groups, in the order in which they are measured.
-const GROUPS: [(Group, Measure); 1] = [(Group::Micro, micro::measure)];
+const GROUPS: [(Group, Measure); 4] = [
+    (Group::Micro, micro::measure),
+    (Group::Wire, wire::measure),
+    (Group::Peers, peers::measure),
+    (Group::Scale, scale::measure),
+];
 
 fn main() -> ExitCode {
     match run(&Cli::parse()) {

@@ -17,7 +17,7 @@ use super::{
 };
 
 /// Different sources in a case, unless it says otherwise.
-const SOURCES: u32 = 65_536;
+pub(super) const SOURCES: u32 = 65_536;
 
 /// One way through the program.
 struct Case {

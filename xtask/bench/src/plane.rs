@@ -9,7 +9,7 @@ use sip_filter::{
 };
 use sip_filter_common::{
     abi::{Family, Limit, counter_index},
-    verdict::Reason,
+    verdict::{Action, Reason},
 };
 
 use super::{
@@ -42,6 +42,8 @@ pub(super) struct Filling {
     /// Allowed networks of each family, from [`ALLOWED`] on.
     pub(super) allowed: u32,
     pub(super) limits: Limits,
+    /// Fill in IPv6, too.
+    pub(super) v6: bool,
 }
 
 /// Index of the first trusted source.
@@ -59,7 +61,13 @@ impl Filling {
         trusted: 0,
         allowed: 0,
         limits: Limits::Wide,
+        v6: true,
     };
+    /// The same without IPv6, which is quicker to fill.
+    pub(super) const fn ipv4_only(self) -> Self {
+        Self { v6: false, ..self }
+    }
+
     /// A host in operation.
     pub(super) const SITE: Self = Self {
         bans: 16_384,
@@ -67,6 +75,7 @@ impl Filling {
         trusted: 1_000,
         allowed: 16,
         limits: Limits::Wide,
+        v6: true,
     };
 }
 
@@ -139,6 +148,17 @@ impl Plane {
         Reason::ALL.iter().map(|reason| self.packets(*reason)).sum()
     }
 
+    /// Packets dropped so far, whatever the reason.
+    ///
+    /// # Errors
+    /// If the kernel doesn't tell.
+    pub(super) fn dropped(&self) -> Result<u64> {
+        let drops = Reason::ALL
+            .iter()
+            .filter(|reason| reason.action() == Action::Drop);
+        drops.map(|reason| self.packets(*reason)).sum()
+    }
+
     /// Takes the events away, as the daemon does, so that the buffer is never full for long.
     ///
     /// # Errors
@@ -170,7 +190,7 @@ fn fill(image: &mut dyn Image, filling: &Filling) -> Result<()> {
         expires: None,
     };
     // Of IPv6 the default table holds fewer.
-    let bans6 = filling.bans.min(200_000);
+    let bans6 = if filling.v6 { filling.bans.min(200_000) } else { 0 };
     for index in 0..filling.bans {
         image.put(Target::address(source4(index, 0).into()), ban)?;
         if index < bans6 {
@@ -178,7 +198,10 @@ fn fill(image: &mut dyn Image, filling: &Filling) -> Result<()> {
         }
     }
     for index in 0..filling.networks {
-        for network in networks(index)? {
+        for network in networks(index)?
+            .into_iter()
+            .filter(|network| filling.v6 || network.addr().is_ipv4())
+        {
             image
                 .put(Target::network(network), ban)
                 .with_context(|| format!("network {index}"))?;

@@ -1,0 +1,198 @@
+//! Who receives: sip-filter, what it is compared with, and the limit.
+
+use std::{fmt::Write as _, fs};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+use tempfile::NamedTempFile;
+
+use super::{
+    generator::{Traffic, source4},
+    kernel::{Attached, Programs},
+    plane::{Filling, Plane},
+    rig::{Burst, RECEIVER, Rig, delivered},
+};
+
+/// What decides on the packets that arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A program that counts and drops: the limit.
+    Bare,
+    /// sip-filter in the driver.
+    SipFilter,
+    /// sip-filter in the kernel's generic path.
+    Generic,
+    /// nftables, hook `ingress` of the family `netdev`, the earliest there is.
+    NftablesIngress,
+    /// nftables, hook `prerouting` before connection tracking.
+    NftablesRaw,
+    /// iptables with `string` and `hashlimit`, table `raw`.
+    Iptables,
+}
+
+impl Kind {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Bare => "bare",
+            Self::SipFilter => "sip-filter",
+            Self::Generic => "sip-filter generic",
+            Self::NftablesIngress => "nftables ingress",
+            Self::NftablesRaw => "nftables raw",
+            Self::Iptables => "iptables",
+        }
+    }
+}
+
+/// One of them at work, on a rig of its own.
+pub(super) struct Subject {
+    pub(super) kind: Kind,
+    pub(super) rig: Rig,
+    work: Work,
+}
+
+enum Work {
+    Bare(#[expect(dead_code, reason = "held for its drop")] Attached),
+    Plane(
+        Box<Plane>,
+        #[expect(dead_code, reason = "held for its drop")] Attached,
+    ),
+    Nftables(&'static str),
+    Iptables,
+}
+
+impl Subject {
+    /// Sets it up with the bans, or the limits, of `filling`.
+    ///
+    /// # Errors
+    /// If it can't be.
+    pub(super) fn new(kind: Kind, programs: &Programs, filling: &Filling) -> Result<Self> {
+        let rig = Rig::new()?;
+        let plane = |generic| -> Result<Work> {
+            let mut plane = Box::new(Plane::load(filling)?);
+            let attached = rig.attach(&mut plane.handle, generic)?;
+            Ok(Work::Plane(plane, attached))
+        };
+        let work = match kind {
+            Kind::Bare => Work::Bare(rig.attach(&mut programs.program("bare")?, false)?),
+            Kind::SipFilter => plane(false)?,
+            Kind::Generic => plane(true)?,
+            Kind::NftablesIngress => {
+                let hook = format!("hook ingress device {RECEIVER} priority 0");
+                nftables(&rig, "netdev", &hook, filling.bans)?;
+                Work::Nftables("netdev")
+            }
+            Kind::NftablesRaw => {
+                nftables(&rig, "ip", "hook prerouting priority raw", filling.bans)?;
+                Work::Nftables("ip")
+            }
+            Kind::Iptables => {
+                iptables(&rig)?;
+                Work::Iptables
+            }
+        };
+        Ok(Self { kind, rig, work })
+    }
+
+    /// Sends a burst at it and makes sure that all of it was delivered; returns it with the number
+    /// of dropped packets.
+    ///
+    /// # Errors
+    /// If not.
+    pub(super) fn burst(
+        &mut self,
+        programs: &mut Programs,
+        traffic: &Traffic,
+        cpus: usize,
+        frames: u32,
+    ) -> Result<(Burst, u64)> {
+        let before = self.counts(programs)?;
+        let burst = self.rig.burst(programs, traffic, cpus, frames)?;
+        // Its program counts since the burst began.
+        let base = if matches!(self.work, Work::Bare(_)) {
+            0
+        } else {
+            before.0
+        };
+        delivered(burst.sent, || Ok(self.counts(programs)?.0 - base))
+            .with_context(|| self.kind.name().to_owned())?;
+        let dropped = match self.work {
+            Work::Bare(_) => burst.sent,
+            _ => self.counts(programs)?.1 - before.1,
+        };
+        if let Work::Plane(plane, _) = &mut self.work {
+            plane.drain()?;
+        }
+        Ok((burst, dropped))
+    }
+
+    /// Packets seen and packets dropped so far.
+    fn counts(&self, programs: &Programs) -> Result<(u64, u64)> {
+        match &self.work {
+            Work::Bare(_) => {
+                let received = programs.state()?.received;
+                Ok((received, received))
+            }
+            Work::Plane(plane, _) => Ok((plane.seen()?, plane.dropped()?)),
+            Work::Nftables(family) => {
+                let args = ["-j", "list", "counters", "table", family, "bench"];
+                let value: Value = serde_json::from_str(&self.rig.receiver.run("nft", &args)?)?;
+                let dropped = value["nftables"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .find_map(|object| object["counter"]["packets"].as_u64())
+                    .context("nft shows no counter")?;
+                Ok((dropped, dropped))
+            }
+            Work::Iptables => {
+                let args = ["-t", "raw", "-nvxL", "PREROUTING"];
+                let text = self.rig.receiver.run("iptables", &args)?;
+                let dropped = text
+                    .lines()
+                    .find(|line| line.contains("DROP"))
+                    .and_then(|line| line.split_whitespace().next()?.parse().ok())
+                    .context("iptables shows no counter")?;
+                Ok((self.rig.arrived()?, dropped))
+            }
+        }
+    }
+
+    /// The data plane, if this is sip-filter.
+    pub(super) fn plane(&mut self) -> Option<&mut Plane> {
+        match &mut self.work {
+            Work::Plane(plane, _) => Some(plane),
+            _ => None,
+        }
+    }
+}
+
+/// A set of the first `bans` sources, and a rule that counts and drops them.
+fn nftables(rig: &Rig, family: &str, hook: &str, bans: u32) -> Result<()> {
+    let file = NamedTempFile::new()?;
+    let mut rules =
+        format!("table {family} bench {{\n  counter dropped {{ }}\n  set banned {{\n    type ipv4_addr\n");
+    rules.push_str("    elements = { ");
+    for index in 0..bans {
+        let comma = if index == 0 { "" } else { "," };
+        let _ = write!(rules, "{comma}{}", source4(index, 0));
+    }
+    let _ = write!(
+        rules,
+        " }}\n  }}\n  chain filter {{\n    type filter {hook}; policy accept;\n    \
+         ip saddr @banned counter name dropped drop\n  }}\n}}\n"
+    );
+    fs::write(file.path(), rules)?;
+    let path = file.path().to_str().context("a path that isn't UTF-8")?;
+    rig.receiver.run("nft", &["-f", path])?;
+    Ok(())
+}
+
+/// One REGISTER a minute from each source, as rules found in many guides have it.
+fn iptables(rig: &Rig) -> Result<()> {
+    let rule = "-t raw -A PREROUTING -p udp --dport 5060 -m string --string REGISTER --algo bm --to 128 \
+                -m hashlimit --hashlimit-above 1/minute --hashlimit-burst 1 --hashlimit-mode srcip \
+                --hashlimit-name bench --hashlimit-htable-size 65536 --hashlimit-htable-max 1048576 -j DROP";
+    let words: Vec<&str> = rule.split_whitespace().collect();
+    rig.receiver.run("iptables", &words)?;
+    Ok(())
+}
