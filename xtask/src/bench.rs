@@ -42,6 +42,9 @@ pub struct Options {
     /// Write the results to this directory instead of documentation (whole run) or target/bench (any other)
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Show each figure beside that of an earlier run, a `performance.csv`
+    #[arg(long, value_name = "FILE")]
+    pub compare: Option<PathBuf>,
     /// Build the controller without optimisation, which is quicker
     #[arg(long, hide = true)]
     pub debug_build: bool,

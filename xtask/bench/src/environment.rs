@@ -1,6 +1,6 @@
 //! Where a run took place: figures without it mean little.
 
-use std::{fs, process::Command, thread};
+use std::{fs, path::Path, process::Command, thread};
 
 use anyhow::{Result, bail, ensure};
 use xtask::lab::command;
@@ -11,11 +11,15 @@ pub(super) struct Environment(Vec<(&'static str, String)>);
 
 impl Environment {
     /// Looks around.
-    pub(super) fn look(ebpf_compiler: &str) -> Self {
+    pub(super) fn look(ebpf_compiler: &str, binary: &Path) -> Self {
         let cpus = thread::available_parallelism().map_or(0, usize::from);
         Self(vec![
             ("date", output("date", &["-u", "+%Y-%m-%d %H:%M UTC"])),
             ("commit", commit()),
+            (
+                "sip-filter",
+                output(&binary.display().to_string(), &["--version"]),
+            ),
             ("kernel", output("uname", &["-r", "-m"])),
             ("processor", format!("{cpus} × {}", processor())),
             ("mitigations", mitigations()),
@@ -45,6 +49,8 @@ pub(super) fn check() -> Result<()> {
         nix::unistd::geteuid().is_root(),
         "network namespaces and BPF programs need root: run `cargo xtask bench` as root"
     );
+    let cpus = thread::available_parallelism().map_or(0, usize::from);
+    ensure!(cpus >= 2, "one processor against two needs two; here is {cpus}");
     for program in ["ip", "nft", "iptables"] {
         ensure!(
             command::exists(program),

@@ -29,8 +29,8 @@ struct Case {
     reason: Reason,
 }
 
-/// A host in operation; empty; everybody over the limit; the shared budget spent.
-const FILLINGS: [Filling; 4] = [
+/// A host in operation; empty; everybody over the limit; the shared budget spent; no events.
+const FILLINGS: [Filling; 5] = [
     Filling::SITE,
     Filling::NOTHING,
     Filling {
@@ -41,11 +41,16 @@ const FILLINGS: [Filling; 4] = [
         limits: Limits::NoBudget,
         ..Filling::SITE
     },
+    Filling {
+        events: false,
+        ..Filling::SITE
+    },
 ];
 const SITE: usize = 0;
 const NOTHING: usize = 1;
 const NARROW: usize = 2;
 const NO_BUDGET: usize = 3;
+const NO_EVENTS: usize = 4;
 
 /// How often each thing is measured.
 #[derive(Debug, Clone, Copy)]
@@ -236,6 +241,12 @@ fn cases() -> Vec<Case> {
             "clean REGISTER: 1 source",
             register.from(one),
             SITE,
+            Reason::PassRequest,
+        ),
+        case(
+            "clean REGISTER: no events",
+            request("REGISTER"),
+            NO_EVENTS,
             Reason::PassRequest,
         ),
         case("clean INVITE", request("INVITE"), SITE, Reason::PassRequest),

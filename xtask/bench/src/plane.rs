@@ -42,6 +42,8 @@ pub(super) struct Filling {
     /// Allowed networks of each family, from [`ALLOWED`] on.
     pub(super) allowed: u32,
     pub(super) limits: Limits,
+    /// Report what passes to user space.
+    pub(super) events: bool,
     /// Fill in IPv6, too.
     pub(super) v6: bool,
 }
@@ -61,6 +63,7 @@ impl Filling {
         trusted: 0,
         allowed: 0,
         limits: Limits::Wide,
+        events: true,
         v6: true,
     };
     /// The same without IPv6, which is quicker to fill.
@@ -75,6 +78,7 @@ impl Filling {
         trusted: 1_000,
         allowed: 16,
         limits: Limits::Wide,
+        events: true,
         v6: true,
     };
 }
@@ -104,6 +108,9 @@ impl Plane {
         };
         config.limits.fill(each);
         config.unknown_budget.fill(together);
+        if !filling.events {
+            config.snapshots_per_source = 0;
+        }
         let sizes = settings.tables.sizes();
         let options = LoadOptions {
             sizes: TableSizes {

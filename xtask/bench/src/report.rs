@@ -58,16 +58,26 @@ impl Places {
     }
 }
 
-/// Prints one table for each group, and the goals.
-pub(super) fn print(rows: &Rows) {
+/// Prints one table for each group, beside `earlier` figures if there are any, and the goals.
+pub(super) fn print(rows: &Rows, earlier: Option<&Rows>) {
     let mut last = "";
     for row in rows.iter() {
         if row.group != last {
             println!("\n{}", row.group);
             last = &row.group;
         }
+        let before = earlier
+            .and_then(|earlier| earlier.like(row))
+            .map(|before| {
+                format!(
+                    "   before {:>8}, now × {:.2}",
+                    figure(before.value),
+                    row.value / before.value
+                )
+            })
+            .unwrap_or_default();
         println!(
-            "  {:<20} {:<38} {:<12} {:>12} {:<5} ±{:>3.0} %",
+            "  {:<20} {:<38} {:<12} {:>12} {:<5} ±{:>3.0} %{before}",
             row.subject,
             row.case,
             row.metric,

@@ -108,6 +108,12 @@ impl Rows {
         })
     }
 
+    /// The row of the same name as `row`.
+    pub(super) fn like(&self, row: &Row) -> Option<&Row> {
+        let name = |row: &Row| [&row.group, &row.subject, &row.case, &row.metric].map(String::clone);
+        self.0.iter().find(|other| name(other) == name(row))
+    }
+
     /// The value of the row of this name.
     pub(super) fn value(&self, key: Key) -> Option<f64> {
         self.find(key).map(|row| row.value)

@@ -47,6 +47,8 @@ impl Kind {
 pub(super) struct Subject {
     pub(super) kind: Kind,
     pub(super) rig: Rig,
+    /// Frames sent to it.
+    pub(super) sent: u64,
     work: Work,
 }
 
@@ -90,11 +92,15 @@ impl Subject {
                 Work::Iptables
             }
         };
-        Ok(Self { kind, rig, work })
+        Ok(Self {
+            kind,
+            rig,
+            sent: 0,
+            work,
+        })
     }
 
-    /// Sends a burst at it and makes sure that all of it was delivered; returns it with the number
-    /// of dropped packets.
+    /// Sends a burst at it and makes sure that all of it was delivered.
     ///
     /// # Errors
     /// If not.
@@ -104,55 +110,56 @@ impl Subject {
         traffic: &Traffic,
         cpus: usize,
         frames: u32,
-    ) -> Result<(Burst, u64)> {
-        let before = self.counts(programs)?;
+    ) -> Result<Burst> {
+        // The program that only counts does so since the burst began.
+        let before = match self.work {
+            Work::Bare(_) => 0,
+            _ => self.seen(programs)?,
+        };
         let burst = self.rig.burst(programs, traffic, cpus, frames)?;
-        // Its program counts since the burst began.
-        let base = if matches!(self.work, Work::Bare(_)) {
-            0
-        } else {
-            before.0
-        };
-        delivered(burst.sent, || Ok(self.counts(programs)?.0 - base))
-            .with_context(|| self.kind.name().to_owned())?;
-        let dropped = match self.work {
-            Work::Bare(_) => burst.sent,
-            _ => self.counts(programs)?.1 - before.1,
-        };
+        delivered(burst.sent, || Ok(self.seen(programs)? - before))?;
+        self.sent += burst.sent;
         if let Work::Plane(plane, _) = &mut self.work {
             plane.drain()?;
         }
-        Ok((burst, dropped))
+        Ok(burst)
     }
 
-    /// Packets seen and packets dropped so far.
-    fn counts(&self, programs: &Programs) -> Result<(u64, u64)> {
+    /// Packets that arrived so far.
+    fn seen(&self, programs: &Programs) -> Result<u64> {
         match &self.work {
-            Work::Bare(_) => {
-                let received = programs.state()?.received;
-                Ok((received, received))
-            }
-            Work::Plane(plane, _) => Ok((plane.seen()?, plane.dropped()?)),
+            Work::Bare(_) => Ok(programs.state()?.received),
+            Work::Plane(plane, _) => plane.seen(),
+            Work::Nftables(_) | Work::Iptables => self.rig.arrived(),
+        }
+    }
+
+    /// Packets dropped so far. Not for every burst: nft reads the whole set before it shows a counter.
+    ///
+    /// # Errors
+    /// If it doesn't tell.
+    pub(super) fn dropped(&self) -> Result<u64> {
+        match &self.work {
+            // It drops all that it counts.
+            Work::Bare(_) => Ok(self.sent),
+            Work::Plane(plane, _) => plane.dropped(),
             Work::Nftables(family) => {
                 let args = ["-j", "list", "counters", "table", family, "bench"];
                 let value: Value = serde_json::from_str(&self.rig.receiver.run("nft", &args)?)?;
-                let dropped = value["nftables"]
+                value["nftables"]
                     .as_array()
                     .into_iter()
                     .flatten()
                     .find_map(|object| object["counter"]["packets"].as_u64())
-                    .context("nft shows no counter")?;
-                Ok((dropped, dropped))
+                    .context("nft shows no counter")
             }
             Work::Iptables => {
                 let args = ["-t", "raw", "-nvxL", "PREROUTING"];
                 let text = self.rig.receiver.run("iptables", &args)?;
-                let dropped = text
-                    .lines()
+                text.lines()
                     .find(|line| line.contains("DROP"))
                     .and_then(|line| line.split_whitespace().next()?.parse().ok())
-                    .context("iptables shows no counter")?;
-                Ok((self.rig.arrived()?, dropped))
+                    .context("iptables shows no counter")
             }
         }
     }

@@ -34,9 +34,10 @@ const fn server(command: &'static str, package: &'static str, reason: &'static s
     }
 }
 
-static PROGRAMS: [Program; 18] = [
+static PROGRAMS: [Program; 19] = [
     program("ip", "iproute2", "network namespaces and virtual links"),
     program("nft", "nftables", "the firewall to compare with"),
+    program("iptables", "iptables", "the older firewall to compare with"),
     program(
         "bpftool",
         "bpftool",
