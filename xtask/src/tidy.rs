@@ -306,6 +306,11 @@ mod tests {
         );
         assert!(lines(aya_only_in_dataplane, "sip-filter/src/dataplane/load.rs", &text).is_empty());
         assert!(lines(aya_only_in_dataplane, "sip-filter/src/dataplane.rs", &text).is_empty());
+        assert!(lines(aya_only_in_dataplane, "xtask/bench/src/kernel.rs", &text).is_empty());
+        assert_eq!(
+            lines(aya_only_in_dataplane, "xtask/bench/src/rig.rs", &text),
+            [1, 3, 4]
+        );
         assert!(
             lines(
                 aya_only_in_dataplane,
@@ -323,7 +328,18 @@ mod tests {
             lines(packet_memory_in_one_module, "sip-filter-ebpf/src/main.rs", text),
             [1]
         );
-        assert!(lines(packet_memory_in_one_module, "sip-filter-ebpf/src/packet.rs", text).is_empty());
+        for own in ["packet.rs", "bench/packet.rs"] {
+            let path = format!("sip-filter-ebpf/src/{own}");
+            assert!(lines(packet_memory_in_one_module, &path, text).is_empty());
+        }
+        assert_eq!(
+            lines(
+                packet_memory_in_one_module,
+                "sip-filter-ebpf/src/bench/main.rs",
+                text
+            ),
+            [1]
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The same traffic, the same set: sip-filter, what else could be used, and the limit.
 
 use anyhow::Result;
+use xtask::lab::command;
 
 use super::{
     Results, Session,
@@ -34,7 +35,12 @@ pub(super) fn measure(session: &Session, results: &mut Results) -> Result<()> {
             bans,
             ..Filling::NOTHING
         };
-        let mut subjects = set_up(&with_sets, &programs, &filling)?;
+        let mut kinds = with_sets.to_vec();
+        // Not every distribution has it; its table holds 10,000 addresses, each brought by a process of its own.
+        if bans == 1 && command::exists("xdp-filter") {
+            kinds.push(Kind::XdpFilter);
+        }
+        let mut subjects = set_up(&kinds, &programs, &filling)?;
         let traffic = register.from(Sources::from(0, bans).random());
         let cases = [(case.to_owned(), 1)];
         compete(

@@ -1,10 +1,11 @@
 //! Who receives: sip-filter, what it is compared with, and the limit.
 
-use std::{fmt::Write as _, fs};
+use std::{fmt::Write as _, fs, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 use tempfile::NamedTempFile;
+use xtask::lab::{Process, WorkDir, command};
 
 use super::{
     generator::{Traffic, source4},
@@ -28,6 +29,8 @@ pub(super) enum Kind {
     NftablesRaw,
     /// iptables with `string` and `hashlimit`, table `raw`.
     Iptables,
+    /// xdp-filter of xdp-tools, in the driver.
+    XdpFilter,
 }
 
 impl Kind {
@@ -39,6 +42,7 @@ impl Kind {
             Self::NftablesIngress => "nftables ingress",
             Self::NftablesRaw => "nftables raw",
             Self::Iptables => "iptables",
+            Self::XdpFilter => "xdp-filter",
         }
     }
 }
@@ -60,6 +64,13 @@ enum Work {
     ),
     Nftables(&'static str),
     Iptables,
+    XdpFilter(XdpFilter),
+}
+
+/// A process that holds a BPF file system of its own, since xdp-filter keeps its tables in a place of the machine.
+struct XdpFilter {
+    process: Process,
+    _dir: WorkDir,
 }
 
 impl Subject {
@@ -87,6 +98,7 @@ impl Subject {
                 nftables(&rig, "ip", "hook prerouting priority raw", filling.bans)?;
                 Work::Nftables("ip")
             }
+            Kind::XdpFilter => Work::XdpFilter(XdpFilter::start(&rig, filling.bans)?),
             Kind::Iptables => {
                 iptables(&rig)?;
                 Work::Iptables
@@ -130,7 +142,7 @@ impl Subject {
         match &self.work {
             Work::Bare(_) => Ok(programs.state()?.received),
             Work::Plane(plane, _) => plane.seen(),
-            Work::Nftables(_) | Work::Iptables => self.rig.arrived(),
+            Work::Nftables(_) | Work::Iptables | Work::XdpFilter(_) => self.rig.arrived(),
         }
     }
 
@@ -153,6 +165,7 @@ impl Subject {
                     .find_map(|object| object["counter"]["packets"].as_u64())
                     .context("nft shows no counter")
             }
+            Work::XdpFilter(filter) => filter.dropped(),
             Work::Iptables => {
                 let args = ["-t", "raw", "-nvxL", "PREROUTING"];
                 let text = self.rig.receiver.run("iptables", &args)?;
@@ -170,6 +183,37 @@ impl Subject {
             Work::Plane(plane, _) => Some(plane),
             _ => None,
         }
+    }
+}
+
+impl XdpFilter {
+    fn start(rig: &Rig, bans: u32) -> Result<Self> {
+        let dir = WorkDir::new("xdp-filter")?;
+        let mut script = format!(
+            "set -e\nmount -t bpf bpf /sys/fs/bpf\nxdp-filter load {RECEIVER} -f ipv4 -p allow -m native\n"
+        );
+        for index in 0..bans {
+            let _ = writeln!(script, "xdp-filter ip {} -m src", source4(index, 0));
+        }
+        script.push_str("echo ready\nexec sleep 3600\n");
+        let mut shell = Command::new("unshare");
+        shell.args(["--mount", "sh", "-c", &script]);
+        let mut process = Process::spawn(&rig.receiver, "xdp-filter", dir.path(), shell)?;
+        process.wait_for_line("ready", Duration::from_secs(30))?;
+        Ok(Self { process, _dir: dir })
+    }
+
+    fn dropped(&self) -> Result<u64> {
+        let id = self.process.id().to_string();
+        let status = command::run("nsenter", &["-t", &id, "-m", "-n", "xdp-filter", "status"])?;
+        status
+            .lines()
+            .find(|line| line.contains("XDP_DROP"))
+            .and_then(|line| {
+                let count = line.split_whitespace().nth(1)?;
+                count.replace(',', "").parse().ok()
+            })
+            .context("xdp-filter shows no count of drops")
     }
 }
 
