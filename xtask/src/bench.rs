@@ -15,6 +15,12 @@ pub enum Group {
     Peers,
     /// Cost against the number of bans, networks and sources
     Scale,
+    /// Calls and registrations served while a flood grows
+    Service,
+    /// Bans in force, lists loaded, the daemon's own needs
+    Control,
+    /// Ten flooders among a million spoofed sources
+    Heavy,
 }
 
 impl Group {
@@ -26,6 +32,9 @@ impl Group {
             Self::Wire => "wire",
             Self::Peers => "peers",
             Self::Scale => "scale",
+            Self::Service => "service",
+            Self::Control => "control",
+            Self::Heavy => "heavy",
         }
     }
 }

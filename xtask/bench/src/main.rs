@@ -9,9 +9,13 @@
     reason = "a task talks to whoever started it"
 )]
 
+mod control;
 mod environment;
+mod figures;
+mod flood;
 mod generator;
 mod goals;
+mod heavy;
 mod kernel;
 mod micro;
 mod peers;
@@ -21,7 +25,11 @@ mod report;
 mod rig;
 mod row;
 mod scale;
+mod service;
+mod stage;
 mod subject;
+mod table;
+mod usage;
 mod wire;
 
 use std::{
@@ -78,11 +86,14 @@ struct Results {
 type Measure = fn(&Session, &mut Results) -> Result<()>;
 
 /// The groups, in the order in which they are measured.
-const GROUPS: [(Group, Measure); 4] = [
+const GROUPS: [(Group, Measure); 7] = [
     (Group::Micro, micro::measure),
     (Group::Wire, wire::measure),
     (Group::Peers, peers::measure),
     (Group::Scale, scale::measure),
+    (Group::Service, service::measure),
+    (Group::Control, control::measure),
+    (Group::Heavy, heavy::measure),
 ];
 
 fn main() -> ExitCode {
