@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use xtask::lab::{spoof::Forger, spoof::mac, traffic::Burst};
+use xtask::lab::{interrupt, spoof::Forger, spoof::mac, traffic::Burst};
 
 use crate::{
     Results, Session,
@@ -32,6 +32,8 @@ const NOISE: Sources = Sources::from(1, 1_000_000);
 const NOISE_RATE: u32 = 200_000;
 /// Length of a run, less than the rule's window of ten seconds: what is counted is what was sent.
 const LENGTH: Duration = Duration::from_secs(6);
+/// The least the rule looks back: nine tenths of its window.
+const WINDOW: Duration = Duration::from_secs(9);
 /// Requests of a flooder in a run; the rule's threshold is 500.
 const FLOODER: u32 = 1_200;
 /// Requests of a source that stays below the threshold.
@@ -132,44 +134,28 @@ fn attack(session: &Session, stage: &Stage) -> Result<Sent> {
     let mut noise = Flood::new(session, (&stage.sender, SENDER), traffic)?;
     let mut forger = Forger::new((&stage.sender, SENDER), (&stage.server, INTERFACE))?;
     let order = order();
-    let burst = Burst {
-        count: order.len() as u64,
-        rate: Some((order.len() as f64 / LENGTH.as_secs_f64()) as u32),
-        limit: LENGTH * 3,
-    };
-    let (sent, noise) =
-        noise.during(Some(NOISE_RATE), u64::MAX, || {
-            let start = Instant::now();
-            let sent = forger.send(target, burst, || false, |number, payload| {
-            let source = order[number as usize];
-            let text = format!(
-                "OPTIONS sip:192.0.2.1 SIP/2.0\r\nVia: SIP/2.0/UDP {source};branch=z9hG4bK{number}\r\n\
-                 Max-Forwards: 70\r\nFrom: <sip:a@{source}>;tag={number}\r\nTo: <sip:b@192.0.2.1>\r\n\
-                 Call-ID: {number}\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
-            );
-            payload.extend(text.as_bytes());
-            SocketAddr::new(source.into(), 5060)
-        });
-            // Until everybody of the million has sent.
-            let whole = f64::from(NOISE.count) / f64::from(NOISE_RATE);
-            thread::sleep(Duration::from_secs_f64(whole + 0.5).saturating_sub(start.elapsed()));
-            Ok(sent)
-        })?;
+    let (sent, noise) = noise.during(Some(NOISE_RATE), u64::MAX, || {
+        let start = Instant::now();
+        for (number, source) in (0_u32..).zip(&order) {
+            let due = LENGTH.mul_f64(f64::from(number) / order.len() as f64);
+            thread::sleep(due.saturating_sub(start.elapsed()));
+            interrupt::check()?;
+            while !send(&mut forger, target, *source, number) {
+                ensure!(
+                    start.elapsed() < WINDOW,
+                    "packets of the heavy sources find no room"
+                );
+            }
+        }
+        let took = start.elapsed();
+        // Until everybody of the million has sent.
+        let whole = f64::from(NOISE.count) / f64::from(NOISE_RATE);
+        thread::sleep(Duration::from_secs_f64(whole + 0.5).saturating_sub(start.elapsed()));
+        Ok(took)
+    })?;
     ensure!(
-        sent.refused == 0,
-        "{} packets of the heavy sources were refused",
-        sent.refused
-    );
-    ensure!(
-        sent.packets == order.len() as u64,
-        "only {} of {} packets of the heavy sources were sent: the machine is too busy",
-        sent.packets,
-        order.len()
-    );
-    ensure!(
-        sent.elapsed < Duration::from_secs(9),
-        "it took {:?}, longer than the rule looks back: the machine is too busy",
-        sent.elapsed
+        sent < WINDOW,
+        "it took {sent:?}, longer than the rule looks back: the machine is too busy"
     );
     ensure!(
         noise.frames >= u64::from(NOISE.count),
@@ -177,6 +163,30 @@ fn attack(session: &Session, stage: &Stage) -> Result<Sent> {
         noise.frames
     );
     Ok(noise)
+}
+
+/// Sends one request of a heavy source; whether there was room for it.
+fn send(forger: &mut Forger, target: SocketAddr, source: Ipv4Addr, number: u32) -> bool {
+    let one = Burst {
+        count: 1,
+        rate: None,
+        limit: WINDOW,
+    };
+    let sent = forger.send(
+        target,
+        one,
+        || false,
+        |_, payload| {
+            let text = format!(
+                "OPTIONS sip:192.0.2.1 SIP/2.0\r\nVia: SIP/2.0/UDP {source};branch=z9hG4bK{number}\r\n\
+             Max-Forwards: 70\r\nFrom: <sip:a@{source}>;tag={number}\r\nTo: <sip:b@192.0.2.1>\r\n\
+             Call-ID: {number}\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
+            );
+            payload.extend(text.as_bytes());
+            SocketAddr::new(source.into(), 5060)
+        },
+    );
+    sent.packets == 1
 }
 
 /// Whose turn it is: every source spread evenly over the run.

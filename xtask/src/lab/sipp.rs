@@ -162,7 +162,16 @@ impl Sipp {
         let addresses = dir.write(&format!("{name}-addresses.csv"), &addresses)?;
         let mut command = base(dir, name, scenario, phone.address, port)?;
         credentials(&mut command, phone);
-        command.args(["-t", "ui", "-ip_field", "0", "-inf", path_str(&addresses)?]);
+        command.args([
+            "-t",
+            "ui",
+            "-ip_field",
+            "0",
+            "-inf",
+            path_str(&addresses)?,
+            "-max_socket",
+            "2000",
+        ]);
         command.args(["-key", "callee", "2000"]);
         paced(&mut command, pace);
         Self::spawn(netns, dir, name, command.arg(server.to_string()))

@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use xtask::lab::{
     Site, Topology, interrupt,
+    process::tail,
     sipp::{Deed, Pace as Attempts, Phone, Sipp},
     spoof::mac,
     topology::EDGE_INTERFACE,
@@ -89,8 +90,9 @@ impl<'a> Scene<'a> {
         let stats = first.stats()?;
         ensure!(
             stats.completed == u64::from(count),
-            "{} of {count} phones registered without a flood",
-            stats.completed
+            "{} of {count} phones registered without a flood: {}",
+            stats.completed,
+            tail(&first.process.log(), 8)
         );
         Ok(scene)
     }
