@@ -139,6 +139,22 @@ const fn scale(case: &'static str, metric: &'static str) -> Key {
     Key("scale", "sip-filter", case, metric)
 }
 
+const fn heavy(case: &'static str, metric: &'static str) -> Source {
+    Source::Value(Key("heavy", "sip-filter", case, metric))
+}
+
+const fn control(case: &'static str, metric: &'static str) -> Source {
+    Source::Value(Key("control", "sip-filter", case, metric))
+}
+
+/// What is served at the greatest flood, of what is without one.
+const fn served(what: &'static str) -> Source {
+    Source::Ratio(
+        Key("service", "sip-filter", "maximum", what),
+        Key("service", "sip-filter", "no flood", what),
+    )
+}
+
 const fn to_bare(case: &'static str) -> Source {
     Source::Ratio(peer("sip-filter", case), peer("bare", case))
 }
@@ -222,7 +238,28 @@ pub(super) const GOALS: [Goal; 12] = [
     Goal {
         number: 6,
         text: "ten flooders among a million spoofed sources: all found, none below the threshold banned, counts within 1 %, 8 MiB in all",
-        figures: &[],
+        figures: &[
+            at_least(
+                "flooders found",
+                heavy("10 flooders in 1 M sources", "flooders found"),
+                10.0,
+            ),
+            at_most(
+                "others banned",
+                heavy("10 flooders in 1 M sources", "others banned"),
+                0.0,
+            ),
+            at_most(
+                "memory, MiB",
+                heavy("10 flooders in 1 M sources", "memory: in all"),
+                8.0,
+            ),
+            at_most(
+                "greatest error of a count, %",
+                heavy("counts of 20 sources in 1 M", "greatest error"),
+                1.0,
+            ),
+        ],
     },
     Goal {
         number: 7,
@@ -243,22 +280,77 @@ pub(super) const GOALS: [Goal; 12] = [
     Goal {
         number: 8,
         text: "from the deciding packet to the first drop: throttle the very next packet; ban p99 20 ms, 20 × faster than fail2ban",
-        figures: &[],
+        figures: &[
+            at_most(
+                "throttle: packets between",
+                control("first drop: throttle", "packets between"),
+                0.0,
+            ),
+            at_most(
+                "scanner banned, ms",
+                control("first drop: scanner-signature", "p99"),
+                20.0,
+            ),
+            at_most("garbage banned, ms", control("first drop: garbage", "p99"), 20.0),
+            at_least(
+                "× faster than fail2ban (medians)",
+                Source::Ratio(
+                    Key("control", "fail2ban", "first drop: unknown accounts", "median"),
+                    Key("control", "sip-filter", "first drop: scanner-signature", "median"),
+                ),
+                20.0,
+            ),
+        ],
     },
     Goal {
         number: 9,
         text: "100 k bans loaded in 1/20 of nftables' time; one ban visible in 1 ms (p99)",
-        figures: &[],
+        figures: &[
+            at_most(
+                "100 k bans, of nftables",
+                Source::Ratio(
+                    Key("control", "sip-filter", "100 k bans", "restart: tables written"),
+                    Key("control", "nftables", "100 k bans", "table written"),
+                ),
+                0.05,
+            ),
+            at_most("one ban in force, ms", control("one ban: in force", "p99"), 1.0),
+        ],
     },
     Goal {
         number: 10,
         text: "calls completed at the generator's greatest flood, against none",
-        figures: &[],
+        figures: &[
+            at_least("calls", served("calls"), 0.98),
+            at_least("registrations", served("registrations"), 0.98),
+        ],
     },
     Goal {
         number: 11,
         text: "daemon: idle 20 MiB and 0.5 % of a core; under a flood of new sources 10 % of a core",
-        figures: &[],
+        figures: &[
+            at_most(
+                "idle, MiB without kernel tables",
+                control("idle", "own memory"),
+                20.0,
+            ),
+            at_most("idle, % of a core", control("idle", "processor"), 0.5),
+            at_most(
+                "REGISTER flood, % of a core",
+                control("flood of new sources: REGISTER", "processor"),
+                10.0,
+            ),
+            at_most(
+                "INVITE flood, % of a core",
+                control("flood of new sources: INVITE", "processor"),
+                10.0,
+            ),
+            at_most(
+                "OPTIONS flood, % of a core",
+                control("flood of new sources: OPTIONS", "processor"),
+                10.0,
+            ),
+        ],
     },
     Goal {
         number: 12,
