@@ -116,13 +116,6 @@ impl Daemon {
         serde_json::from_slice(&answer).with_context(|| format!("the answer to {path}"))
     }
 
-    pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value> {
-        let answer = Request::new("POST", path, body.to_string().as_bytes())
-            .send(&self.socket)?
-            .answer()?;
-        serde_json::from_slice(&answer).with_context(|| format!("the answer to {path}"))
-    }
-
     /// Sends a request that was made before; the answer is yet to be waited for.
     pub(crate) fn send(&self, request: &Request) -> Result<Pending> {
         request.send(&self.socket)
@@ -139,11 +132,6 @@ impl Daemon {
         let status = self.process.wait(Duration::from_secs(20))?;
         ensure!(status.success(), "the daemon ended with {status}: {}", self.log());
         Ok(())
-    }
-
-    /// A counter of `status`.
-    pub(crate) fn counter(&self, reason: &str) -> Result<u64> {
-        Ok(self.get("/v1/status")?["counters"][reason].as_u64().unwrap_or(0))
     }
 
     /// Bytes of the file the bans are kept in.

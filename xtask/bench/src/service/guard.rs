@@ -90,7 +90,7 @@ pub(super) enum Guard {
     Nothing,
     Drop {
         _attached: Attached,
-        _programs: Programs,
+        _programs: Box<Programs>,
     },
     SipFilter(Daemon),
     Fail2ban {
@@ -115,7 +115,7 @@ impl Guard {
                 };
                 Self::Drop {
                     _attached: attach(&mut bare, edge)?,
-                    _programs: programs,
+                    _programs: Box::new(programs),
                 }
             }
             Protection::Nftables => {
