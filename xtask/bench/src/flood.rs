@@ -2,7 +2,7 @@
 
 use std::{
     net::Ipv4Addr,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -69,19 +69,20 @@ impl<'a> Flood<'a> {
         })
     }
 
-    /// Sends while `work` is done, and at most `limit` frames.
+    /// Sends while `work` is done, which sees how many frames were sent, and at most `limit` frames.
     pub(crate) fn during<T>(
         &mut self,
         pace: Pace,
         limit: u64,
-        work: impl FnOnce() -> Result<T>,
+        work: impl FnOnce(&AtomicU64) -> Result<T>,
     ) -> Result<(T, Sent)> {
         self.programs.reset(&self.traffic.plan)?;
-        let over = AtomicBool::new(false);
+        let (over, count) = (AtomicBool::new(false), AtomicU64::new(0));
         let (netns, program, frame) = (self.netns, &self.program, &self.traffic.frame);
         let (result, took) = thread::scope(|scope| {
-            let sender = scope.spawn(|| netns.enter(|| send(program, frame, pace, limit, &over))?);
-            let result = work();
+            let sender =
+                scope.spawn(|| netns.enter(|| send(program, frame, (pace, limit), &count, &over))?);
+            let result = work(&count);
             over.store(true, Ordering::Relaxed);
             let took = sender.join().map_err(|_| anyhow!("the flood panicked"))?;
             Ok::<_, anyhow::Error>((result, took?))
@@ -92,7 +93,13 @@ impl<'a> Flood<'a> {
     }
 }
 
-fn send(program: &Program, frame: &[u8], pace: Pace, limit: u64, over: &AtomicBool) -> Result<Duration> {
+fn send(
+    program: &Program,
+    frame: &[u8],
+    (pace, limit): (Pace, u64),
+    count: &AtomicU64,
+    over: &AtomicBool,
+) -> Result<Duration> {
     let start = Instant::now();
     let mut sent = 0;
     while !over.load(Ordering::Relaxed) && !interrupt::requested() && sent < limit {
@@ -107,6 +114,7 @@ fn send(program: &Program, frame: &[u8], pace: Pace, limit: u64, over: &AtomicBo
         if due > 0 {
             program.send(frame, due)?;
             sent += u64::from(due);
+            count.store(sent, Ordering::Relaxed);
         }
         if pace.is_some() {
             thread::sleep(PAUSE);

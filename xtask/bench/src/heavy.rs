@@ -7,6 +7,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::atomic::Ordering,
     thread,
     time::{Duration, Instant},
 };
@@ -34,6 +35,8 @@ const NOISE_RATE: u32 = 200_000;
 const LENGTH: Duration = Duration::from_secs(6);
 /// The least the rule looks back: nine tenths of its window.
 const WINDOW: Duration = Duration::from_secs(9);
+/// A machine that needs longer for the noise is too busy.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Requests of a flooder in a run; the rule's threshold is 500.
 const FLOODER: u32 = 1_200;
 /// Requests of a source that stays below the threshold.
@@ -134,7 +137,7 @@ fn attack(session: &Session, stage: &Stage) -> Result<Sent> {
     let mut noise = Flood::new(session, (&stage.sender, SENDER), traffic)?;
     let mut forger = Forger::new((&stage.sender, SENDER), (&stage.server, INTERFACE))?;
     let order = order();
-    let (sent, noise) = noise.during(Some(NOISE_RATE), u64::MAX, || {
+    let (sent, noise) = noise.during(Some(NOISE_RATE), u64::MAX, |noise| {
         let start = Instant::now();
         for (number, source) in (0_u32..).zip(&order) {
             let due = LENGTH.mul_f64(f64::from(number) / order.len() as f64);
@@ -149,8 +152,9 @@ fn attack(session: &Session, stage: &Stage) -> Result<Sent> {
         }
         let took = start.elapsed();
         // Until everybody of the million has sent.
-        let whole = f64::from(NOISE.count) / f64::from(NOISE_RATE);
-        thread::sleep(Duration::from_secs_f64(whole + 0.5).saturating_sub(start.elapsed()));
+        while noise.load(Ordering::Relaxed) < u64::from(NOISE.count) && start.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_millis(50));
+        }
         Ok(took)
     })?;
     ensure!(

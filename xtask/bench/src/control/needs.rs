@@ -99,7 +99,7 @@ fn flood(session: &Session, rows: &mut Rows, stage: &Stage, daemon: &Daemon, pau
     for method in ["REGISTER", "INVITE", "OPTIONS"] {
         let traffic = Shape::request(method).from(Sources::from(1, 10_000_000));
         let mut flood = Flood::new(session, (&stage.sender, SENDER), aim(traffic, mac, server)?)?;
-        let (core, sent) = flood.during(None, u64::MAX, || {
+        let (core, sent) = flood.during(None, u64::MAX, |_| {
             thread::sleep(Duration::from_millis(500));
             let (cpu, start) = (usage::cpu(daemon.id())?, Instant::now());
             thread::sleep(pause / 3);

@@ -109,7 +109,7 @@ impl<'a> Scene<'a> {
         let traffic = Shape::request("REGISTER").from(FLOODERS);
         let traffic = flood::aim(traffic, mac(&topology.edge, EDGE_INTERFACE)?, server)?;
         let mut flood = Flood::new(self.session, (&topology.router, self.guard.way()), traffic)?;
-        let (served, sent) = flood.during(pace, u64::MAX, || {
+        let (served, sent) = flood.during(pace, u64::MAX, |_| {
             thread::sleep(LEAD);
             self.work(length)
         })?;
