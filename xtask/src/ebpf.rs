@@ -10,6 +10,8 @@ use crate::{
 };
 
 const PACKAGE: &str = "sip-filter-ebpf";
+/// Feature under which the programs of the benchmarks are built.
+pub(crate) const BENCHMARKS: &str = "bench";
 const TARGET: &str = "bpfel-unknown-none";
 
 /// `cargo VERB` on the kernel program, for the BPF target.
@@ -54,11 +56,18 @@ pub(crate) fn cargo(verb: &str) -> anyhow::Result<Command> {
 /// `cargo xtask build-ebpf`
 pub(crate) fn build() -> anyhow::Result<()> {
     run(&mut cargo("build")?)?;
-    println!(
-        "{}",
-        target_dir().join(TARGET).join("release").join(PACKAGE).display()
-    );
+    println!("{}", built(PACKAGE).display());
     Ok(())
+}
+
+/// Builds the programs that only benchmarks load, and returns the object with them.
+pub(crate) fn build_benchmarks() -> anyhow::Result<PathBuf> {
+    run(cargo("build")?.args(["--features", BENCHMARKS]))?;
+    Ok(built("sip-filter-ebpf-bench"))
+}
+
+fn built(binary: &str) -> PathBuf {
+    target_dir().join(TARGET).join("release").join(binary)
 }
 
 /// Where cargo puts what it builds.

@@ -1,3 +1,4 @@
-//! Library half of the project's tasks: what tests and the demonstration share.
+//! Library half of the project's tasks: what tests, the demonstration and the benchmarks share.
 
+pub mod bench;
 pub mod lab;

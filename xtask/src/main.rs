@@ -5,6 +5,7 @@
     reason = "a task runner talks to whoever started it"
 )]
 
+mod benchmarks;
 mod captures;
 mod ci_checks;
 mod demo;
@@ -51,6 +52,8 @@ enum Task {
     Demo(demo::Args),
     /// Judge the filter, and what operators use today, by scripted attackers and customers (root)
     Eval(eval::Args),
+    /// Measure the filter beside what else could be used (root)
+    Bench(xtask::bench::Options),
 }
 
 impl Task {
@@ -64,6 +67,7 @@ impl Task {
             Self::Captures => captures::run(),
             Self::Demo(args) => demo::run(&args),
             Self::Eval(args) => eval::run(&args),
+            Self::Bench(options) => benchmarks::start(&options),
         }
     }
 }

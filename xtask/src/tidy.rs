@@ -102,7 +102,8 @@ fn names_crate(line: &str, name: &str) -> bool {
 }
 
 fn aya_only_in_dataplane(file: &File) -> Vec<Finding> {
-    if !file.is_rust() || file.in_module("sip-filter/src/dataplane") {
+    let has_leave = ["sip-filter/src/dataplane", "xtask/bench/src/kernel"];
+    if !file.is_rust() || has_leave.into_iter().any(|module| file.in_module(module)) {
         return Vec::new();
     }
     let named = |line: &str| {
@@ -110,17 +111,22 @@ fn aya_only_in_dataplane(file: &File) -> Vec<Finding> {
             .into_iter()
             .find(|name| names_crate(line, name))
     };
-    let finding = |name| format!("`{name}` may be named in sip-filter/src/dataplane only");
+    let finding = |name| {
+        format!("`{name}` may be named in sip-filter/src/dataplane and xtask/bench/src/kernel.rs only")
+    };
     file.code()
         .filter_map(|(number, line)| Some((number, finding(named(line)?))))
         .collect()
 }
 
 fn packet_memory_in_one_module(file: &File) -> Vec<Finding> {
-    if !file.path.starts_with("sip-filter-ebpf/src/") || file.in_module("sip-filter-ebpf/src/packet") {
+    let has_leave = ["sip-filter-ebpf/src/packet", "sip-filter-ebpf/src/bench/packet"];
+    let applies = file.path.starts_with("sip-filter-ebpf/src/");
+    if !applies || has_leave.into_iter().any(|module| file.in_module(module)) {
         return Vec::new();
     }
-    let finding = "packet memory (`data_end`) may be touched in sip-filter-ebpf/src/packet.rs only";
+    let finding =
+        "packet memory (`data_end`) may be touched in sip-filter-ebpf/src/packet.rs and bench/packet.rs only";
     file.code()
         .filter(|(_, line)| has_word(line, "data_end"))
         .map(|(number, _)| (number, finding.to_owned()))
@@ -300,6 +306,11 @@ mod tests {
         );
         assert!(lines(aya_only_in_dataplane, "sip-filter/src/dataplane/load.rs", &text).is_empty());
         assert!(lines(aya_only_in_dataplane, "sip-filter/src/dataplane.rs", &text).is_empty());
+        assert!(lines(aya_only_in_dataplane, "xtask/bench/src/kernel.rs", &text).is_empty());
+        assert_eq!(
+            lines(aya_only_in_dataplane, "xtask/bench/src/rig.rs", &text),
+            [1, 3, 4]
+        );
         assert!(
             lines(
                 aya_only_in_dataplane,
@@ -317,7 +328,18 @@ mod tests {
             lines(packet_memory_in_one_module, "sip-filter-ebpf/src/main.rs", text),
             [1]
         );
-        assert!(lines(packet_memory_in_one_module, "sip-filter-ebpf/src/packet.rs", text).is_empty());
+        for own in ["packet.rs", "bench/packet.rs"] {
+            let path = format!("sip-filter-ebpf/src/{own}");
+            assert!(lines(packet_memory_in_one_module, &path, text).is_empty());
+        }
+        assert_eq!(
+            lines(
+                packet_memory_in_one_module,
+                "sip-filter-ebpf/src/bench/main.rs",
+                text
+            ),
+            [1]
+        );
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub struct NewBan {
     /// When it was made, if it is an older one brought back.
     pub created: Option<SystemTime>,
     /// What the rule saw.
-    pub evidence: Option<Evidence>,
+    pub evidence: Option<Box<Evidence>>,
 }
 
 /// A ban in force, with the boot time at which it ends.
@@ -88,7 +88,8 @@ pub struct Change {
 /// All bans in force.
 #[derive(Clone, Debug, Default)]
 pub struct BanList {
-    entries: PrefixMap<Entry>,
+    /// In boxes: a hash map keeps room for up to twice its entries, and moves all of them when it grows.
+    entries: PrefixMap<Box<Entry>>,
     deadlines: BTreeSet<(Duration, Target)>,
     history: History,
 }
@@ -124,7 +125,7 @@ impl BanList {
             _ => None,
         };
         let deadline = new.lifetime.map(|lifetime| clock.boot.saturating_add(lifetime));
-        let Some(old) = self.entries.get(target).cloned() else {
+        let Some(old) = self.get(target).cloned() else {
             let after = Entry {
                 ban: Ban {
                     target,
@@ -221,7 +222,7 @@ impl BanList {
         let made_by = |entry: &&Entry| {
             entry.ban.origin == Origin::Detector && entry.ban.rule == Some(rule) && !entry.over(clock)
         };
-        let old = self.entries.get(target).filter(made_by)?.clone();
+        let old = self.get(target).filter(made_by)?.clone();
         let deadline = Some(clock.boot.saturating_add(lifetime));
         if !later(deadline, old.deadline) {
             return Some(None);
@@ -286,9 +287,10 @@ impl BanList {
     fn set(&mut self, target: Target, entry: Option<Entry>) -> Option<Entry> {
         let deadline = entry.as_ref().and_then(|entry| entry.deadline);
         let old = match entry {
-            Some(entry) => self.entries.insert(target, entry),
+            Some(entry) => self.entries.insert(target, Box::new(entry)),
             None => self.entries.remove(target),
         };
+        let old = old.map(|old| *old);
         if let Some(old) = old.as_ref().and_then(|old| old.deadline) {
             self.deadlines.remove(&(old, target));
         }
@@ -311,7 +313,7 @@ impl BanList {
     /// The ban of exactly this target.
     #[must_use]
     pub fn get(&self, target: Target) -> Option<&Entry> {
-        self.entries.get(target)
+        self.entries.get(target).map(Box::as_ref)
     }
 
     /// Bans in which an address lies, the most specific first.
@@ -321,12 +323,12 @@ impl BanList {
 
     /// Bans that cover the whole of a target, itself included, the most specific first.
     pub fn covering(&self, target: Target) -> impl Iterator<Item = &Entry> {
-        self.entries.covering(target).map(|(_, entry)| entry)
+        self.entries.covering(target).map(|(_, entry)| entry.as_ref())
     }
 
     /// All bans, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.iter().map(|(_, entry)| entry)
+        self.entries.iter().map(|(_, entry)| entry.as_ref())
     }
 
     /// Number of bans.

@@ -192,8 +192,8 @@ pub struct Ban {
     pub hits: u64,
     /// When the last one was dropped, to about a second.
     pub last_hit: Option<SystemTime>,
-    /// What the rule saw.
-    pub evidence: Option<Evidence>,
+    /// What the rule saw. In a box, because most bans of a long list were imported and have none.
+    pub evidence: Option<Box<Evidence>>,
 }
 
 #[cfg(test)]

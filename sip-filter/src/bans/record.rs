@@ -58,7 +58,7 @@ struct BanRecord {
     #[serde(default)]
     last_hit: Option<Time>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    evidence: Option<Evidence>,
+    evidence: Option<Box<Evidence>>,
 }
 
 #[derive(Serialize, Deserialize)]

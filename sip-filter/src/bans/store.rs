@@ -30,6 +30,9 @@ const SCHEMA_KEY: &str = "schema";
 /// The file's name in the state directory.
 const FILE: &str = "bans.redb";
 
+/// Bytes of the file that are kept in memory.
+const CACHE: usize = 16 << 20;
+
 /// The state cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -349,7 +352,9 @@ fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, StoreError>) -> Resu
 }
 
 fn open(path: &Path) -> Result<Database, StoreError> {
-    let mut database = Database::create(path).map_err(|error| match error {
+    // Its default may grow to a gigabyte. The list is read once, at the start, and then only written.
+    let database = Database::builder().set_cache_size(CACHE).create(path);
+    let mut database = database.map_err(|error| match error {
         DatabaseError::DatabaseAlreadyOpen => StoreError::InUse {
             path: path.display().to_string(),
         },

@@ -9,7 +9,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::broadcast;
@@ -183,7 +183,15 @@ impl Controller {
                 source,
             })?;
         plane.image().set_allowed(&self.policy.kernel_networks())?;
+        let begun = Instant::now();
         fill(plane.as_mut(), &self.list, clock)?;
+        let microseconds = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        tracing::debug!(
+            interface = plane.name(),
+            bans = self.list.len(),
+            microseconds,
+            "the tables hold the ban list"
+        );
         self.fill_trust(plane.image(), clock);
         plane.attach().map_err(|source| ControlError::Attach {
             interface: plane.name().to_owned(),

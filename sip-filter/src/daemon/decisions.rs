@@ -104,7 +104,7 @@ impl Controller {
                 scope: decision.scope,
                 lifetime: Some(decision.ban_for),
                 created: None,
-                evidence: Some(evidence.clone()),
+                evidence: Some(Box::new(evidence.clone())),
             },
             clock,
         );

@@ -118,7 +118,7 @@ impl Controller {
             origin: Some(ban.origin.clone()),
             rule: ban.rule,
             shadow: self.config.simulate,
-            evidence: ban.evidence.clone(),
+            evidence: ban.evidence.as_deref().cloned(),
             ..JournalEvent::new(clock.wall, kind, format!("{verb} {} {time}{reason}", ban.target))
         });
     }

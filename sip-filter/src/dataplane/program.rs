@@ -256,6 +256,15 @@ impl LoadedProgram {
         Ok([ingress, egress].map(|info| info.verified_instruction_count()))
     }
 
+    /// The kernel's id of the ingress program, by which others find it.
+    ///
+    /// # Errors
+    /// If the kernel does not tell.
+    pub fn id(&mut self) -> Result<u32, DataplaneError> {
+        let info = xdp(&mut self.ebpf)?.info().map_err(DataplaneError::program)?;
+        Ok(info.id())
+    }
+
     /// Writes who owns the tables and how they are attached.
     pub(crate) fn set_meta(&self, meta: Meta) -> Result<(), DataplaneError> {
         let mut array =

@@ -63,7 +63,7 @@ impl Fake {
             expires: Some(now() + Duration::from_secs(3540)),
             hits: 1234,
             last_hit: Some(now() - Duration::from_secs(3)),
-            evidence: Some(Evidence {
+            evidence: Some(Box::new(Evidence {
                 count: 3,
                 threshold: 1,
                 window_seconds: 60,
@@ -75,7 +75,7 @@ impl Fake {
                     "OPTIONS sip:100@198.51.100.1 SIP/2.0".to_owned(),
                     "User-Agent: friendly-scanner".to_owned(),
                 ],
-            }),
+            })),
         }
     }
 

@@ -24,9 +24,9 @@ use super::verdict::Ban;
 
 const METRICS: &str = "127.0.0.1:9798";
 
-/// Builds the release binary and returns where it is.
-pub(crate) fn build() -> Result<PathBuf> {
-    let package = ["build", "--release", "--package", "sip-filter"];
+/// Builds the binary with a profile of cargo and returns where it is.
+pub(crate) fn build(profile: &str) -> Result<PathBuf> {
+    let package = ["build", "--profile", profile, "--package", "sip-filter"];
     let mut child = crate::process::cargo(package)
         .arg("--message-format=json-render-diagnostics")
         .stdout(Stdio::piped())

@@ -74,7 +74,7 @@ fn prepare(args: &Args) -> Result<Option<PathBuf>> {
     }
     let binary = match &args.binary {
         Some(binary) => Some(std::path::absolute(binary)?),
-        None => needs_build.then(filter::build).transpose()?,
+        None => needs_build.then(|| filter::build("release")).transpose()?,
     };
     interrupt::check()?;
     if Privilege::look() != Privilege::Root {

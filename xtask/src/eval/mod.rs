@@ -152,7 +152,9 @@ fn prepare(args: &Args) -> Result<Option<PathBuf>> {
     }
     let binary = match &args.binary {
         Some(binary) => Some(std::path::absolute(binary)?),
-        None => needs_build.then(crate::demo::filter::build).transpose()?,
+        None => needs_build
+            .then(|| crate::demo::filter::build("release"))
+            .transpose()?,
     };
     if Privilege::look() != Privilege::Root {
         bail!("network namespaces and XDP need root");

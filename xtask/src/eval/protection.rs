@@ -4,7 +4,6 @@ use std::{
     collections::BTreeMap,
     net::IpAddr,
     path::Path,
-    process::Command,
     time::{Duration, Instant},
 };
 
@@ -13,8 +12,8 @@ use ipnet::IpNet;
 use xtask::lab::{
     Process, Site,
     decisions::Decisions,
+    fail2ban,
     kamailio::{Guard, PIKE_ALERT},
-    workdir::path_str,
 };
 
 use super::scenario::Scenario;
@@ -97,7 +96,7 @@ impl Guardian {
                 Running::SipFilter(Box::new(Filter::start(edge, &site.dir, binary, &settings)?))
             }
             Protection::Pike => Running::Pike,
-            Protection::Fail2ban => Running::Fail2ban(fail2ban(site, scenario.allowed())?),
+            Protection::Fail2ban => Running::Fail2ban(fail2ban::start(site, scenario.allowed())?),
         };
         Ok(Self {
             kind,
@@ -193,65 +192,6 @@ fn banned_by_fail2ban(json: &str) -> Vec<IpAddr> {
         .flatten()
         .filter_map(|element| element.as_str()?.parse().ok())
         .collect()
-}
-
-/// Values as fail2ban comes with them: 5 failures in 600 s, ban of 600 s. It would look up its own host's name to
-/// spare itself, for five seconds where no DNS answers, as in a namespace: hence no `ignoreself`.
-const JAIL: &str = "[kamailio]
-enabled = true
-backend = auto
-usedns = no
-ignoreself = false
-ignoreip = @ALLOWED@
-logpath = @LOG@
-filter = kamailio
-maxretry = 5
-findtime = 600
-bantime = 600
-banaction = nftables
-action = nftables[type=multiport, name=kamailio, port=\"5060,5061\", protocol=\"udp,tcp\"]
-";
-const FILTER: &str = "[Definition]
-failregex = authentication of .* failed from <HOST>$
-            unknown user .* from <HOST>$
-ignoreregex =
-";
-const SERVER: &str = "[DEFAULT]
-loglevel = INFO
-logtarget = STDOUT
-syslogsocket = auto
-socket = @DIR@/f2b.sock
-pidfile = @DIR@/f2b.pid
-dbfile = None
-dbpurgeage = 1d
-dbmaxmatches = 10
-
-[Definition]
-";
-
-fn fail2ban(site: &Site, allowed: Option<IpAddr>) -> Result<Process> {
-    let dir = site.dir.path().join("fail2ban");
-    let own = path_str(&dir)?.to_owned();
-    for sub in ["filter.d", "action.d"] {
-        std::fs::create_dir_all(dir.join(sub))?;
-    }
-    let log = path_str(site.kamailio.log_file())?;
-    let allowed = allowed.map_or(String::new(), |address| address.to_string());
-    site.dir
-        .write("fail2ban/fail2ban.conf", &SERVER.replace("@DIR@", &own))?;
-    site.dir.write(
-        "fail2ban/jail.conf",
-        &JAIL.replace("@LOG@", log).replace("@ALLOWED@", &allowed),
-    )?;
-    site.dir.write("fail2ban/filter.d/kamailio.conf", FILTER)?;
-    let action = "action.d/nftables.conf";
-    let original = Path::new("/etc/fail2ban").join(action);
-    std::fs::copy(&original, dir.join(action)).with_context(|| format!("no {}", original.display()))?;
-    let mut command = Command::new("fail2ban-server");
-    command.args(["-f", "-c", &own, "start"]);
-    let mut process = Process::spawn(&site.topology.edge, "fail2ban", site.dir.path(), command)?;
-    process.wait_for_line("Jail 'kamailio' started", Duration::from_secs(15))?;
-    Ok(process)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod command;
 pub mod counters;
 pub mod decisions;
 pub mod digest;
+pub mod fail2ban;
 pub mod frames;
 pub mod interrupt;
 pub mod kamailio;

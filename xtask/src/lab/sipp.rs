@@ -57,6 +57,15 @@ pub struct Stats {
     pub repeated: u64,
 }
 
+/// What a crowd of phones does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    /// Register.
+    Register,
+    /// Call.
+    Call,
+}
+
 /// A method to flood with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flood {
@@ -122,6 +131,47 @@ impl Sipp {
     ) -> Result<Self> {
         let mut command = base(dir, name, CALL, phone.address, port)?;
         credentials(&mut command, phone);
+        command.args(["-key", "callee", "2000"]);
+        paced(&mut command, pace);
+        Self::spawn(netns, dir, name, command.arg(server.to_string()))
+    }
+
+    /// Starts phones at many addresses of one host that share an account and take turns: each attempt comes from the
+    /// next address. They register or call, as [`Sipp::register`] and [`Sipp::call`] do.
+    ///
+    /// # Errors
+    /// If they can't be started.
+    pub fn crowd(
+        netns: &Netns,
+        dir: &WorkDir,
+        name: &str,
+        (deed, phones): (Deed, &[Phone]),
+        port: u16,
+        server: SocketAddr,
+        pace: Pace,
+    ) -> Result<Self> {
+        let phone = phones.first().context("a crowd of nobody")?;
+        let scenario = match deed {
+            Deed::Register => REGISTER,
+            Deed::Call => CALL,
+        };
+        let mut addresses = String::from("SEQUENTIAL\n");
+        for phone in phones {
+            addresses.push_str(&format!("{};\n", phone.address));
+        }
+        let addresses = dir.write(&format!("{name}-addresses.csv"), &addresses)?;
+        let mut command = base(dir, name, scenario, phone.address, port)?;
+        credentials(&mut command, phone);
+        command.args([
+            "-t",
+            "ui",
+            "-ip_field",
+            "0",
+            "-inf",
+            path_str(&addresses)?,
+            "-max_socket",
+            "2000",
+        ]);
         command.args(["-key", "callee", "2000"]);
         paced(&mut command, pace);
         Self::spawn(netns, dir, name, command.arg(server.to_string()))

@@ -15,7 +15,8 @@ use super::{
     traffic::{Burst, Sent},
 };
 
-type Mac = [u8; 6];
+/// An Ethernet address.
+pub type Mac = [u8; 6];
 
 /// Hop limit of a packet that says nothing else: the Linux default.
 pub const HOPS: u8 = 64;
@@ -88,7 +89,11 @@ impl Forger {
     }
 }
 
-fn mac(netns: &Netns, interface: &str) -> Result<Mac> {
+/// The Ethernet address of an interface.
+///
+/// # Errors
+/// If there is no such interface.
+pub fn mac(netns: &Netns, interface: &str) -> Result<Mac> {
     let json = netns.ip(&["-json", "link", "show", "dev", interface])?;
     let value: serde_json::Value = serde_json::from_str(&json).context("ip's JSON")?;
     let text = value[0]["address"]

@@ -46,7 +46,7 @@ impl Apt {
     }
 
     /// The version `apt-get install` would give, if any, with the package lists as they are.
-    fn known_candidate(package: &str) -> Option<String> {
+    pub(super) fn known_candidate(package: &str) -> Option<String> {
         let policy = output(
             Command::new("apt-cache")
                 .env("LC_ALL", "C")

@@ -12,6 +12,8 @@ struct Program {
     package: &'static str,
     /// A service that the package would start.
     service: Option<&'static str>,
+    /// What not every release of a distribution has; we do without it there.
+    optional: bool,
     /// Why we need it, for whoever has to install it by hand.
     reason: &'static str,
 }
@@ -21,6 +23,7 @@ const fn program(command: &'static str, package: &'static str, reason: &'static 
         command,
         package,
         service: None,
+        optional: false,
         reason,
     }
 }
@@ -30,13 +33,23 @@ const fn server(command: &'static str, package: &'static str, reason: &'static s
         command,
         package,
         service: Some(package),
+        optional: false,
         reason,
     }
 }
 
-static PROGRAMS: [Program; 18] = [
+const fn optional(command: &'static str, package: &'static str, reason: &'static str) -> Program {
+    Program {
+        optional: true,
+        ..program(command, package, reason)
+    }
+}
+
+static PROGRAMS: [Program; 20] = [
     program("ip", "iproute2", "network namespaces and virtual links"),
     program("nft", "nftables", "the firewall to compare with"),
+    program("iptables", "iptables", "the older firewall to compare with"),
+    optional("xdp-filter", "xdp-tools", "another XDP filter to compare with"),
     program(
         "bpftool",
         "bpftool",
@@ -92,7 +105,7 @@ static PROGRAMS: [Program; 18] = [
 ];
 
 pub(super) fn find_or_install(apt: &mut Apt) -> anyhow::Result<Outcome> {
-    let absent = absent();
+    let absent = absent(apt);
     if absent.is_empty() {
         return Ok(Outcome::Found(format!("all {}", PROGRAMS.len())));
     }
@@ -124,9 +137,14 @@ pub(super) fn find_or_install(apt: &mut Apt) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done(format!("installed {}", packages.join(" "))))
 }
 
-fn absent() -> Vec<&'static Program> {
+/// What is missing and can be had, or is needed all the same.
+fn absent(apt: &Apt) -> Vec<&'static Program> {
+    let wanted = |program: &&Program| {
+        !program.optional || (apt.usable() && Apt::known_candidate(program.package).is_some())
+    };
     PROGRAMS
         .iter()
         .filter(|program| which(program.command).is_none())
+        .filter(wanted)
         .collect()
 }

@@ -57,7 +57,7 @@ impl BanEntry {
             expires_in_seconds: ban.expires.map(|end| seconds_until(end, now)),
             hits: ban.hits,
             last_hit: ban.last_hit,
-            evidence: ban.evidence.clone(),
+            evidence: ban.evidence.as_deref().cloned(),
         }
     }
 }

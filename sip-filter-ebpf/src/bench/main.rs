@@ -1,0 +1,138 @@
+//! Programs that only `cargo xtask bench` loads: what sip-filter is compared with, and what makes the traffic. They are
+//! built with the feature `bench` and no part of the product.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(target_arch = "bpf")]
+mod packet;
+#[cfg(target_arch = "bpf")]
+mod plan;
+
+/// The programs only make sense in the kernel; on the host there is nothing to run.
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}
+
+#[cfg(target_arch = "bpf")]
+mod programs {
+    use aya_ebpf::{
+        bindings::xdp_action,
+        btf_maps::{Array, PerCpuArray, ProgramArray},
+        helpers::generated::bpf_redirect,
+        macros::{btf_map, xdp},
+        programs::XdpContext,
+    };
+
+    use crate::{
+        packet::Words,
+        plan::{HEADS, Plan, State, address},
+    };
+
+    #[btf_map]
+    static PLAN: Array<Plan, 1> = Array::new();
+    #[btf_map]
+    static STATE: PerCpuArray<State, 1> = PerCpuArray::new();
+    #[btf_map]
+    static HEAD: Array<[u64; 4], { HEADS as usize }> = Array::new();
+    /// The program under test.
+    #[btf_map]
+    static NEXT: ProgramArray<1> = ProgramArray::new();
+
+    /// Counts and drops: the least a filter can do.
+    #[xdp(frags)]
+    fn bare(_ctx: XdpContext) -> u32 {
+        if let Some(state) = STATE.get_ptr_mut(0) {
+            // SAFETY: the look-up succeeded; each CPU has its own.
+            unsafe { (*state).received += 1 };
+        }
+        xdp_action::XDP_DROP
+    }
+
+    /// Passes: the floor of what a program under test costs.
+    #[xdp(frags)]
+    fn empty(_ctx: XdpContext) -> u32 {
+        xdp_action::XDP_PASS
+    }
+
+    /// Makes the frame another one and hands it to the program under test.
+    #[xdp(frags)]
+    fn vary_then_run(ctx: XdpContext) -> u32 {
+        let (Some(plan), Some(state)) = (PLAN.get(0), STATE.get_ptr_mut(0)) else {
+            return xdp_action::XDP_ABORTED;
+        };
+        // SAFETY: the look-up succeeded; each CPU has its own.
+        let state = unsafe { &mut *state };
+        vary(&ctx, plan, state);
+        // SAFETY: nothing here needs to be dropped.
+        unsafe { NEXT.tail_call(&ctx, 0) };
+        state.failed += 1;
+        xdp_action::XDP_ABORTED
+    }
+
+    /// Makes the frame another one and sends it.
+    #[xdp(frags)]
+    fn vary_then_send(ctx: XdpContext) -> u32 {
+        let (Some(plan), Some(state)) = (PLAN.get(0), STATE.get_ptr_mut(0)) else {
+            return xdp_action::XDP_ABORTED;
+        };
+        // SAFETY: the look-up succeeded; each CPU has its own.
+        let state = unsafe { &mut *state };
+        vary(&ctx, plan, state);
+        state.sent += 1;
+        // SAFETY: a call into the kernel without pointers.
+        unsafe { bpf_redirect(plan.interface as u32, 0) as u32 }
+    }
+
+    #[inline(always)]
+    fn vary(ctx: &XdpContext, plan: &Plan, state: &mut State) {
+        let words = Words::of(ctx);
+        state.frames += 1;
+        let frame = state.frames;
+        if plan.sources != 0 {
+            let index = if plan.random == 0 {
+                let position = state.position;
+                let next = position + 1;
+                state.position = if next >= plan.sources { 0 } else { next };
+                position
+            } else {
+                // xorshift64; its upper half, scaled.
+                let mut seed = state.seed;
+                seed ^= seed << 13;
+                seed ^= seed >> 7;
+                seed ^= seed << 17;
+                state.seed = seed;
+                ((seed >> 32) * plan.sources) >> 32
+            };
+            let source = address((plan.first + index) as u32) | plan.base as u32;
+            let mut word = plan.source_word & 0xffff_ffff | u64::from(source.to_be()) << 32;
+            if plan.checksum != 0 {
+                let sum = plan.checksum + u64::from(source >> 16) + u64::from(source & 0xffff);
+                let sum = (sum & 0xffff) + (sum >> 16);
+                let sum = (sum & 0xffff) + (sum >> 16);
+                word |= u64::from((!sum as u16).to_be()) << 16;
+            }
+            words.write(plan.source_at, word);
+        }
+        if plan.ports_at != 0 {
+            // A port above 1024, other than the last.
+            let port = (0x0400 | frame & 0x7fff) as u16;
+            words.write(plan.ports_at, plan.ports_word & !0xffff | u64::from(port.to_be()));
+        }
+        if plan.head_at != 0
+            && let Some(head) = HEAD.get((frame.wrapping_mul(0x9e37_79b1) >> 16) as u32 & (HEADS - 1))
+        {
+            words.write(plan.head_at, head[0]);
+            words.write(plan.head_at + 8, head[1]);
+            words.write(plan.head_at + 16, head[2]);
+            words.write(plan.head_at + 24, head[3]);
+        }
+    }
+
+    #[panic_handler]
+    fn panic(_info: &core::panic::PanicInfo) -> ! {
+        // The verifier rejects a program in which this can be reached.
+        loop {}
+    }
+
+    #[unsafe(link_section = "license")]
+    #[unsafe(no_mangle)]
+    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+}
