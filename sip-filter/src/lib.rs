@@ -11,5 +11,6 @@ pub mod daemon;
 pub mod dataplane;
 pub mod detect;
 pub mod metrics;
+pub mod privileges;
 pub mod service;
 pub mod units;

@@ -34,5 +34,5 @@ pub use plane::{PacketEvent, Plane};
 pub use requests::{
     BanDone, BanOrder, Checked, Filter, ImportBan, ImportOptions, Imported, Length, Unban, UnbanDone,
 };
-pub use run::{Daemon, StartError};
+pub use run::{Daemon, Ending, StartError};
 pub use watch::Detector;

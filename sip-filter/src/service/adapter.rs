@@ -16,7 +16,7 @@ use crate::{
             AllowAdd, AllowEntry, AllowRemove, AllowResult, BanEntry, BanFilter, BanOutcome, BanRequest,
             BanResult, Check, ConfigText, DroppedPacket, Event, EventCounts, Frame, Health, ImportEntry,
             ImportReport, ImportRequest, Interface, Mode, ModeChange, PastBan, Proven, ReloadReport,
-            RuleCount, SchemaVersion, Skipped, Status, Table, TopSource, Trust, TrustedEndpoint, Unban,
+            Rights, RuleCount, SchemaVersion, Skipped, Status, Table, TopSource, Trust, TrustedEndpoint, Unban,
             UnbanResult, name_of, seconds_until,
         },
     },
@@ -28,6 +28,7 @@ use crate::{
     },
     dataplane::Egress,
     detect::Rule,
+    privileges,
 };
 
 pub(super) struct Adapter {
@@ -71,6 +72,7 @@ impl Service for Adapter {
             abi_version: ABI_VERSION,
             mode: mode(snapshot.simulate),
             uptime_seconds: self.handle.uptime().as_secs(),
+            rights: rights(),
             bans: snapshot.bans.iter().map(|bans| bans.count).sum(),
             allowed,
             trusted: snapshot.trusted,
@@ -313,6 +315,18 @@ impl Service for Adapter {
     fn health(&self) -> Result<Health, ApiError> {
         Ok(health(&self.handle))
     }
+}
+
+/// What this process may do.
+fn rights() -> Option<Rights> {
+    let rights = privileges::Rights::read().ok()?;
+    let user = nix::unistd::geteuid();
+    let name = nix::unistd::User::from_uid(user).ok().flatten();
+    Some(Rights {
+        user: name.map_or_else(|| user.to_string(), |user| user.name),
+        capabilities: rights.capabilities(),
+        no_new_privileges: rights.no_new_privileges(),
+    })
 }
 
 /// Counters of all interfaces together.
