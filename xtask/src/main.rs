@@ -8,6 +8,7 @@
 mod captures;
 mod ci_checks;
 mod demo;
+mod dist;
 mod ebpf;
 mod eval;
 mod process;
@@ -51,6 +52,8 @@ enum Task {
     Demo(demo::Args),
     /// Judge the filter, and what operators use today, by scripted attackers and customers (root)
     Eval(eval::Args),
+    /// Make the Debian package and the archive
+    Dist(dist::Args),
 }
 
 impl Task {
@@ -64,6 +67,7 @@ impl Task {
             Self::Captures => captures::run(),
             Self::Demo(args) => demo::run(&args),
             Self::Eval(args) => eval::run(&args),
+            Self::Dist(args) => dist::run_task(&args),
         }
     }
 }

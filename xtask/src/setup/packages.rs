@@ -34,7 +34,7 @@ const fn server(command: &'static str, package: &'static str, reason: &'static s
     }
 }
 
-static PROGRAMS: [Program; 18] = [
+static PROGRAMS: [Program; 19] = [
     program("ip", "iproute2", "network namespaces and virtual links"),
     program("nft", "nftables", "the firewall to compare with"),
     program(
@@ -84,6 +84,11 @@ static PROGRAMS: [Program; 18] = [
         "any HTTP client, on the API's socket and the metrics endpoint",
     ),
     program("jq", "jq", "a reader of our JSON"),
+    program(
+        "debootstrap",
+        "debootstrap",
+        "a Debian of its own to try the package in",
+    ),
     program("tmux", "tmux", "the panes of the demonstration"),
 ];
 
