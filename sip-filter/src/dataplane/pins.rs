@@ -7,14 +7,17 @@ use std::{
     io,
     os::unix::ffi::OsStrExt as _,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, fchown, lchown},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use nix::{
     dir::Dir,
-    fcntl::{AT_FDCWD, Flock, FlockArg, OFlag, OpenHow, ResolveFlag, openat2},
+    fcntl::{Flock, FlockArg, OFlag, open, openat},
     net::if_::if_nametoindex,
-    sys::statfs::{BPF_FS_MAGIC, statfs},
+    sys::{
+        stat::Mode,
+        statfs::{BPF_FS_MAGIC, statfs},
+    },
     unistd::{UnlinkatFlags, unlinkat},
 };
 use sip_filter_common::abi::ABI_VERSION;
@@ -313,11 +316,21 @@ fn lock(interface: &str, directory: &Path) -> Result<Option<Flock<File>>, Datapl
 
 /// Opens a directory that is reached without symbolic links. Pins belong to the daemon's user, and `detach` and
 /// `prepare` are root's: a daemon that somebody else has taken over must not lead root elsewhere.
+///
+/// Step by step: `openat2` does it in one, but `RestrictSUIDSGID=` of systemd forbids that call.
 fn open_directory(path: &Path) -> io::Result<File> {
-    let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
-    Ok(File::from(openat2(AT_FDCWD, path, how)?))
+    let step = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let start = if path.is_absolute() { "/" } else { "." };
+    let mut reached = open(start, step, Mode::empty())?;
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => reached = openat(&reached, name, step, Mode::empty())?,
+            Component::ParentDir => reached = openat(&reached, "..", step, Mode::empty())?,
+            Component::Prefix(_) | Component::RootDir | Component::CurDir => {}
+        }
+    }
+    let readable = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    Ok(File::from(openat(&reached, ".", readable, Mode::empty())?))
 }
 
 /// The link goes first: from then on nothing is filtered, and what remains is only memory.

@@ -28,6 +28,7 @@ pub(super) fn build(release: &Release, tree: &Path) -> anyhow::Result<PathBuf> {
             "--format=gnu",
         ])
         .args(["--mode=u+rw,go+r-w,a+X", "--xz"])
+        .env("XZ_OPT", format!("-{}", release.compression))
         .arg(format!("--mtime=@{}", release.epoch))
         .arg("--directory")
         .arg(&release.out)

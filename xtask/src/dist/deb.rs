@@ -43,6 +43,7 @@ pub(super) fn build(release: &Release, tree: &Path, version: &str) -> anyhow::Re
     run(Command::new("dpkg-deb")
         .env("SOURCE_DATE_EPOCH", release.epoch.to_string())
         .args(["--root-owner-group", "-Zxz", "--build"])
+        .arg(format!("-z{}", release.compression))
         .args([tree, &package]))?;
     fs::remove_dir_all(control)?;
     Ok(package)

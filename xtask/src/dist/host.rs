@@ -39,9 +39,11 @@ for device in null zero full random urandom tty; do
     mount --bind "/dev/$device" "dev/$device"
 done
 mount --bind "$3" mnt
+ln -s pts/ptmx dev/ptmx
 mkdir .old
 pivot_root . .old
 umount --lazy /.old
+cd /
 exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --system --log-target=null
 "#;
 

@@ -31,6 +31,8 @@ struct Release {
     architecture: String,
     /// Seconds since 1970 that all files carry.
     epoch: u64,
+    /// How hard to compress, 0 to 9.
+    compression: u8,
     binary: PathBuf,
     out: PathBuf,
 }
@@ -88,6 +90,7 @@ fn build(dev: bool) -> anyhow::Result<Release> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         architecture: architecture.trim().to_owned(),
         epoch: epoch()?,
+        compression: if dev { 0 } else { 6 },
         binary,
         out,
     })

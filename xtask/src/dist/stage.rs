@@ -13,11 +13,16 @@ use super::Release;
 use crate::process::{run, workspace};
 
 /// Files of the source tree, where they go, and whether they are compressed there.
-const FILES: [(&str, &str, bool); 8] = [
+const FILES: [(&str, &str, bool); 9] = [
     ("packaging/config.toml", "etc/sip-filter/config.toml", false),
     (
         "packaging/systemd/sip-filter.service",
         "usr/lib/systemd/system/sip-filter.service",
+        false,
+    ),
+    (
+        "packaging/systemd/sip-filter-prepare.service",
+        "usr/lib/systemd/system/sip-filter-prepare.service",
         false,
     ),
     (

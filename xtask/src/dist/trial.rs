@@ -106,7 +106,7 @@ impl Trial<'_> {
     }
 
     fn unit(&self) -> anyhow::Result<()> {
-        let text = self.ok("systemd-analyze verify --man=no sip-filter.service")?;
+        let text = self.ok("systemd-analyze verify --man=no /usr/lib/systemd/system/sip-filter*.service")?;
         ensure!(!text.contains("sip-filter"), "systemd-analyze verify: {text}");
         let text = self.ok("systemd-analyze security --no-pager sip-filter.service")?;
         let line = text.lines().rev().find(|line| line.contains("Overall exposure"));
