@@ -15,8 +15,8 @@ use crate::{
         types::{
             AllowAdd, AllowEntry, AllowRemove, AllowResult, BanEntry, BanFilter, BanOutcome, BanRequest,
             BanResult, Check, ConfigText, DroppedPacket, Event, EventCounts, Frame, Health, ImportEntry,
-            ImportReport, ImportRequest, Interface, Mode, ModeChange, PastBan, Proven, ReloadReport,
-            Rights, RuleCount, SchemaVersion, Skipped, Status, Table, TopSource, Trust, TrustedEndpoint, Unban,
+            ImportReport, ImportRequest, Interface, Mode, ModeChange, PastBan, Proven, ReloadReport, Rights,
+            RuleCount, SchemaVersion, Skipped, Status, Table, TopSource, Trust, TrustedEndpoint, Unban,
             UnbanResult, name_of, seconds_until,
         },
     },
