@@ -182,10 +182,14 @@ impl Trial<'_> {
         ))?;
         self.ok("systemctl reload sip-filter")?;
         self.says("sip-filter config show", &["hand_duration = \"2h\""])?;
-        self.ok(&format!("cp {config} /run/good-config && echo nonsense >> {config}"))?;
+        self.ok(&format!(
+            "cp {config} /run/good-config && echo nonsense >> {config}"
+        ))?;
         self.fails("systemctl reload sip-filter", 1, "failed")?;
         self.says("sip-filter config show", &["hand_duration = \"2h\""])?;
-        self.ok(&format!("cp /run/good-config {config} && systemctl reload sip-filter"))?;
+        self.ok(&format!(
+            "cp /run/good-config {config} && systemctl reload sip-filter"
+        ))?;
         println!("reload: a good configuration holds, a bad one is refused");
         Ok(())
     }
