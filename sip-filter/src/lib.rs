@@ -12,5 +12,6 @@ pub mod dataplane;
 pub mod detect;
 mod layout;
 pub mod metrics;
+pub mod privileges;
 pub mod service;
 pub mod units;

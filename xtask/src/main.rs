@@ -9,6 +9,7 @@ mod benchmarks;
 mod captures;
 mod ci_checks;
 mod demo;
+mod dist;
 mod ebpf;
 mod eval;
 mod process;
@@ -54,6 +55,8 @@ enum Task {
     Eval(eval::Args),
     /// Measure the filter beside what else could be used (root)
     Bench(xtask::bench::Options),
+    /// Make the Debian package and the archive
+    Dist(dist::Args),
 }
 
 impl Task {
@@ -68,6 +71,7 @@ impl Task {
             Self::Demo(args) => demo::run(&args),
             Self::Eval(args) => eval::run(&args),
             Self::Bench(options) => benchmarks::start(&options),
+            Self::Dist(args) => dist::run_task(&args),
         }
     }
 }

@@ -69,9 +69,10 @@ impl Writer {
         let (jobs, queue) = mpsc::channel();
         let healthy = Arc::new(AtomicBool::new(true));
         let flag = Arc::clone(&healthy);
-        let thread = thread::Builder::new()
-            .name("store".to_owned())
-            .spawn(move || run(store, &queue, &flag))?;
+        let thread = thread::Builder::new().name("store".to_owned()).spawn(move || {
+            crate::privileges::enter_thread();
+            run(store, &queue, &flag);
+        })?;
         Ok(Self {
             jobs: Some(jobs),
             thread: Some(thread),

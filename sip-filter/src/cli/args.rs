@@ -29,7 +29,7 @@ pub struct Cli {
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, or already so; 1 failed, or `check` found no ban; 2 the command line or a file makes no sense; \
 3 the daemon cannot be reached; 4 refused (allow-listed, own address, prefix too wide without --force); \
-5 a table is full.";
+5 a table is full; 75 the daemon ended in order to be started again.";
 
 /// Options of all verbs.
 #[derive(Clone, Debug, Args)]
@@ -123,6 +123,9 @@ pub enum Verb {
     Analyze(AnalyzeArgs),
     /// Take the filter off an interface, also when no daemon runs
     Detach(DetachArgs),
+    /// As root, make the directory of pins for a daemon that runs as another user; the unit does it
+    #[command(hide = true)]
+    Prepare(PrepareArgs),
     /// Print completions for a shell
     #[command(
         after_help = "Example:\n  sip-filter completions bash > /usr/share/bash-completion/completions/sip-filter"
@@ -383,8 +386,22 @@ pub struct AnalyzeArgs {
 #[derive(Clone, Debug, Args)]
 pub struct DetachArgs {
     /// The interface.
-    #[arg(value_name = "IFACE", value_parser = interface)]
-    pub interface: String,
+    #[arg(value_name = "IFACE", value_parser = interface, required_unless_present = "all")]
+    pub interface: Option<String>,
+    /// Every interface for which anything is pinned.
+    #[arg(long, conflicts_with = "interface")]
+    pub all: bool,
+    /// Directory of the pins, if the configuration names another.
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/sip-filter", value_hint = ValueHint::DirPath)]
+    pub pin_root: PathBuf,
+}
+
+/// Arguments of `prepare`.
+#[derive(Clone, Debug, Args)]
+pub struct PrepareArgs {
+    /// The user that the daemon runs as.
+    #[arg(long, value_name = "USER")]
+    pub user: String,
     /// Directory of the pins, if the configuration names another.
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/sip-filter", value_hint = ValueHint::DirPath)]
     pub pin_root: PathBuf,

@@ -58,6 +58,13 @@ fn status_text(status: &Status, out: &Out) -> String {
             clean(&interface.name)
         ));
     }
+    if let Some(rights) = &status.rights {
+        let held = match &rights.capabilities[..] {
+            [] => "no capabilities".to_owned(),
+            names => clean(&names.join(" ")).into_owned(),
+        };
+        text.push_str(&format!("rights:     user {}, {held}\n", clean(&rights.user)));
+    }
     text.push_str(&format!(
         "bans:       {}\nallow-list: {}\nknown:      {} trusted at {}, {} proven\n",
         status.bans,
@@ -135,6 +142,9 @@ fn raw_status(status: &Status, out: &mut Out) -> Result<(), Error> {
         };
         let egress = interface.egress.as_deref().unwrap_or_default();
         out.raw(&["interface", &interface.name, attached, &mode, egress])?;
+    }
+    if let Some(rights) = &status.rights {
+        out.raw(&["rights", &rights.user, &rights.capabilities.join(" ")])?;
     }
     out.raw(&["bans", &status.bans.to_string()])?;
     out.raw(&["allowed", &status.allowed.to_string()])?;

@@ -20,6 +20,8 @@ pub enum Exit {
     Refused = 4,
     /// A table is full.
     Full = 5,
+    /// The daemon wants to be started again (`EX_TEMPFAIL`).
+    StartAgain = 75,
 }
 
 impl From<Exit> for ExitCode {
@@ -65,6 +67,9 @@ pub enum Error {
         #[source]
         source: ClientError,
     },
+    /// The daemon ended in order to be started again.
+    #[error(transparent)]
+    StartAgain(Box<dyn std::error::Error + Send + Sync>),
     /// What this process does itself, without the daemon.
     #[error(transparent)]
     Local(Box<dyn std::error::Error + Send + Sync>),
@@ -84,6 +89,7 @@ impl Error {
             Self::Client(error) | Self::Partial { source: error, .. } => client_exit(error),
             Self::Input(_) => Exit::Usage,
             Self::Refused(_) => Exit::Refused,
+            Self::StartAgain(_) => Exit::StartAgain,
             Self::Output(_) if self.is_broken_pipe() => Exit::Done,
             Self::Output(_) | Self::File { .. } | Self::Local(_) => Exit::Failure,
         }

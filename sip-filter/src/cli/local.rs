@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{
-    args::{AnalyzeArgs, DetachArgs, Format, Global, RunArgs},
+    args::{AnalyzeArgs, DetachArgs, Format, Global, PrepareArgs, RunArgs},
     capture,
     exit::{Error, Exit},
     logging,
@@ -12,7 +12,8 @@ use super::{
 use crate::{
     api::types::SchemaVersion,
     config::{Config, ConfigError, LogFormat, Overrides, Source},
-    dataplane, service,
+    dataplane,
+    service::{self, RunError},
 };
 
 /// `run`: the daemon. The log's level comes from the configuration, so it starts here.
@@ -32,7 +33,10 @@ pub(super) fn run(global: &Global, args: RunArgs) -> Result<Exit, Error> {
         global.verbose,
         config.log.format == LogFormat::Json,
     );
-    service::run(source, config).map_err(|error| Error::Local(Box::new(error)))?;
+    service::run(source, config).map_err(|error| match error {
+        RunError::StartAgain { .. } => Error::StartAgain(Box::new(error)),
+        error => Error::Local(Box::new(error)),
+    })?;
     Ok(Exit::Done)
 }
 
@@ -79,32 +83,86 @@ pub(super) fn analyze(args: &AnalyzeArgs, out: &mut Out) -> Result<Exit, Error> 
 
 /// `detach`: takes the program and its pins off an interface, whatever version of sip-filter left them there.
 pub(super) fn detach(args: &DetachArgs, out: &mut Out) -> Result<Exit, Error> {
-    let DetachArgs { interface, pin_root } = args;
-    let found = dataplane::detach(interface, pin_root).map_err(|error| Error::Local(Box::new(error)))?;
-    let outcome = if found { "detached" } else { "not-attached" };
-    match out.format {
-        Format::Human if found => out.changed(format_args!("detached the filter from {interface}"))?,
-        Format::Human => out.changed(format_args!(
-            "nothing is pinned for {interface} under {}; nothing changed (`ip link show dev {interface}` shows programs \
-             from elsewhere)",
-            pin_root.display()
-        ))?,
-        Format::Json => out.json(&Detached {
-            schema_version: SchemaVersion,
-            interface,
-            outcome,
-        })?,
-        Format::Raw => out.raw(&[outcome, interface])?,
+    let local = |error| Error::Local(Box::new(error));
+    let interfaces = match &args.interface {
+        Some(interface) => vec![interface.clone()],
+        None => dataplane::pinned(&args.pin_root)
+            .map_err(local)?
+            .into_iter()
+            .collect(),
+    };
+    if interfaces.is_empty() {
+        out.note(format_args!(
+            "nothing is pinned under {}",
+            args.pin_root.display()
+        ));
+    }
+    let mut outcomes = Vec::new();
+    for interface in interfaces {
+        let found = dataplane::detach(&interface, &args.pin_root).map_err(local)?;
+        let outcome = if found { "detached" } else { "not-attached" };
+        match out.format {
+            Format::Human if found => out.changed(format_args!("detached the filter from {interface}"))?,
+            Format::Human => out.changed(format_args!(
+                "nothing is pinned for {interface} under {}; nothing changed (`ip link show dev {interface}` shows \
+                 programs from elsewhere)",
+                args.pin_root.display()
+            ))?,
+            Format::Json => {}
+            Format::Raw => out.raw(&[outcome, &interface])?,
+        }
+        outcomes.push(Detached { interface, outcome });
+    }
+    if out.format == Format::Json {
+        match (args.all, outcomes.pop()) {
+            (false, Some(one)) => out.json(&DetachedOne {
+                schema_version: SchemaVersion,
+                one,
+            })?,
+            (_, last) => {
+                outcomes.extend(last);
+                out.json(&DetachedAll {
+                    schema_version: SchemaVersion,
+                    interfaces: outcomes,
+                })?;
+            }
+        }
     }
     Ok(Exit::Done)
 }
 
-/// Answer of `detach -o json`.
+/// What became of an interface.
 #[derive(serde::Serialize)]
-struct Detached<'a> {
-    schema_version: SchemaVersion,
-    interface: &'a str,
+struct Detached {
+    interface: String,
     outcome: &'static str,
+}
+
+/// Answer of `detach IFACE -o json`.
+#[derive(serde::Serialize)]
+struct DetachedOne {
+    schema_version: SchemaVersion,
+    #[serde(flatten)]
+    one: Detached,
+}
+
+/// Answer of `detach --all -o json`.
+#[derive(serde::Serialize)]
+struct DetachedAll {
+    schema_version: SchemaVersion,
+    interfaces: Vec<Detached>,
+}
+
+/// `prepare`: the directory of pins, for a daemon that is not root.
+pub(super) fn prepare(args: &PrepareArgs) -> Result<Exit, Error> {
+    let user = match nix::unistd::User::from_name(&args.user) {
+        Ok(Some(user)) => user,
+        Ok(None) => return Err(Error::Input(format!("there is no user `{}`", args.user))),
+        Err(error) => return Err(Error::Local(Box::new(error))),
+    };
+    dataplane::prepare(&args.pin_root, (user.uid.as_raw(), user.gid.as_raw()))
+        .map_err(|error| Error::Local(Box::new(error)))?;
+    Ok(Exit::Done)
 }
 
 /// `config check`: reads a configuration and says what is wrong with it.

@@ -40,6 +40,7 @@ fn dispatch(cli: Cli, out: &mut Out) -> Result<Exit, Error> {
         Verb::Run(args) => return local::run(&global, args),
         Verb::Analyze(args) => return local::analyze(&args, out),
         Verb::Detach(args) => return local::detach(&args, out),
+        Verb::Prepare(args) => return local::prepare(&args),
         Verb::Config(args::ConfigVerb::Check { file }) => return local::check_config(&file, out),
         Verb::Completions(args) => return shell::completions(args, out),
         Verb::Man(args) => return shell::man(&args, out),
@@ -74,6 +75,7 @@ async fn ask(client: &Client, verb: Verb, out: &mut Out) -> Result<Exit, Error> 
         Verb::Run(_)
         | Verb::Analyze(_)
         | Verb::Detach(_)
+        | Verb::Prepare(_)
         | Verb::Config(args::ConfigVerb::Check { .. })
         | Verb::Completions(_)
         | Verb::Man(_) => Ok(Exit::Done),

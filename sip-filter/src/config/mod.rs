@@ -25,16 +25,19 @@ pub use self::{
         Allow, BanSettings, Bpf, Conditions, Events, Log, LogFormat, Metrics, OnStop, Protect, Tables, Trust,
     },
 };
-use crate::{dataplane::AttachMode, detect::DetectConfig};
+use crate::{dataplane::AttachMode, detect::DetectConfig, privileges::Privileges};
 
 /// Copies of dropped frames per CPU and window (67 ms) while somebody captures them: about 1,000 a second.
 const DROP_CAPTURES_PER_WINDOW: u32 = 64;
+
+/// In place of an interface: all that have a default route when the daemon starts.
+pub const AUTO: &str = "auto";
 
 /// Everything an operator can set. `Config::default()` is what runs without a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Network interfaces to filter on.
+    /// Network interfaces to filter on; [`AUTO`] stands for those with a default route.
     pub interfaces: Vec<String>,
     /// Decide and count, drop nothing.
     pub simulate: bool,
@@ -50,6 +53,8 @@ pub struct Config {
     pub admin_group: Option<String>,
     /// What becomes of the kernel program when the daemon stops.
     pub on_stop: OnStop,
+    /// What becomes of the capabilities when everything is attached.
+    pub privileges: Privileges,
     /// How to attach.
     pub xdp_mode: AttachMode,
     /// Leading bits by which IPv6 sources are counted and banned.
@@ -89,13 +94,14 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            interfaces: Vec::new(),
+            interfaces: vec![AUTO.to_owned()],
             simulate: false,
             state_dir: "/var/lib/sip-filter".into(),
             socket: "/run/sip-filter/api.sock".into(),
             socket_group: None,
             admin_group: None,
             on_stop: OnStop::Keep,
+            privileges: Privileges::Drop,
             xdp_mode: AttachMode::Auto,
             ipv6_source_prefix: 64,
             protect: Protect::default(),
@@ -162,6 +168,7 @@ impl Config {
             ("socket", self.socket != new.socket),
             ("socket_group", self.socket_group != new.socket_group),
             ("admin_group", self.admin_group != new.admin_group),
+            ("privileges", self.privileges != new.privileges),
             ("xdp_mode", self.xdp_mode != new.xdp_mode),
             ("protect", self.protect != new.protect),
             (
@@ -189,6 +196,7 @@ impl Config {
             socket: old.socket,
             socket_group: old.socket_group,
             admin_group: old.admin_group,
+            privileges: old.privileges,
             xdp_mode: old.xdp_mode,
             protect: old.protect,
             ipv6_source_prefix: old.ipv6_source_prefix,

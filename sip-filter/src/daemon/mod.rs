@@ -37,7 +37,7 @@ pub use plane::{PacketEvent, Plane};
 pub use requests::{
     BanDone, BanOrder, Checked, Filter, ImportBan, ImportOptions, Imported, Length, Unban, UnbanDone,
 };
-pub use run::{Daemon, StartError};
+pub use run::{Daemon, Ending, StartError};
 pub use talkers::{Rate, Talkers};
 pub use top::{Busy, Overview};
 pub use trend::{Series, Trend};

@@ -1,6 +1,10 @@
 //! Start, the regular work, signals, and the ordered stop.
 
-use std::{sync::mpsc as std_mpsc, thread, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc},
+    thread,
+    time::Duration,
+};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -18,6 +22,7 @@ use super::{
 use crate::{
     bans::{BootId, Clock, Store, StoreError, Writer},
     config::{Config, OnStop, Source},
+    privileges::{self, PrivilegeError},
 };
 
 /// Batches of events that may wait for the engine. More wait in the kernel's ring buffer.
@@ -44,9 +49,25 @@ pub enum StartError {
     /// A data plane does not take the ban list or cannot be attached.
     #[error(transparent)]
     Plane(#[from] ControlError),
+    /// Capabilities were not given up.
+    #[error(transparent)]
+    Privileges(#[from] PrivilegeError),
     /// The system is out of threads or signal handlers.
     #[error("cannot start")]
     System(#[from] std::io::Error),
+}
+
+/// Why a daemon ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Ending {
+    /// It was told to.
+    #[default]
+    Asked,
+    /// An interface was made anew, and this process cannot attach any more.
+    StartAgain {
+        /// Its name.
+        interface: String,
+    },
 }
 
 /// A running daemon.
@@ -56,6 +77,7 @@ pub struct Daemon {
     shutdown: CancellationToken,
     tasks: TaskTracker,
     watcher: thread::JoinHandle<()>,
+    ending: Arc<Mutex<Ending>>,
 }
 
 impl Daemon {
@@ -117,7 +139,13 @@ impl Daemon {
                 shutdown.clone(),
             );
             let thread = thread::Builder::new().name("detect".to_owned());
-            Ok((signals, thread.spawn(move || runtime.block_on(watch))?))
+            Ok((
+                signals,
+                thread.spawn(move || {
+                    privileges::enter_thread();
+                    runtime.block_on(watch);
+                })?,
+            ))
         });
         let (signals, watcher) = match started {
             Ok(started) => started,
@@ -126,14 +154,24 @@ impl Daemon {
                 return Err(error.into());
             }
         };
+        if let Err(error) = privileges::give_up() {
+            handle.with(|controller, _| controller.give_up());
+            return Err(error.into());
+        }
         let tasks = TaskTracker::new();
-        tasks.spawn(regular_work(handle.clone(), shutdown.clone()));
+        let ending = Arc::default();
+        tasks.spawn(regular_work(
+            handle.clone(),
+            Arc::clone(&ending),
+            shutdown.clone(),
+        ));
         tasks.spawn(signals);
         Ok(Self {
             handle,
             shutdown,
             tasks,
             watcher,
+            ending,
         })
     }
 
@@ -156,7 +194,7 @@ impl Daemon {
 
     /// Runs until told to stop; then stops in order: services, detection, the last numbers and changes to the store,
     /// and, if so configured, the kernel program.
-    pub async fn stopped(self) {
+    pub async fn stopped(self) -> Ending {
         self.shutdown.cancelled().await;
         self.tasks.close();
         if tokio::time::timeout(FAREWELL, self.tasks.wait()).await.is_err() {
@@ -184,6 +222,8 @@ impl Daemon {
         if let Err(error) = last.await {
             tracing::error!(%error, "the stop was not orderly");
         }
+        let mut ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *ending)
     }
 }
 
@@ -210,7 +250,7 @@ fn attach(
 }
 
 /// What is to be done each second, on a blocking thread since it may wait for the lock.
-async fn regular_work(handle: ControlHandle, shutdown: CancellationToken) {
+async fn regular_work(handle: ControlHandle, ending: Arc<Mutex<Ending>>, shutdown: CancellationToken) {
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut losses = Losses::default();
@@ -219,7 +259,7 @@ async fn regular_work(handle: ControlHandle, shutdown: CancellationToken) {
             () = shutdown.cancelled() => return,
             _ = seconds.tick() => {}
         }
-        let handle = handle.clone();
+        let (handle, ending, shutdown) = (handle.clone(), Arc::clone(&ending), shutdown.clone());
         let mut known = losses;
         let work = tokio::task::spawn_blocking(move || {
             let own = second.is_multiple_of(OWN_EVERY).then(own_addresses);
@@ -231,6 +271,11 @@ async fn regular_work(handle: ControlHandle, shutdown: CancellationToken) {
                 controller.judge(clock);
                 if own.is_some() {
                     controller.look_for_lost_interfaces();
+                    if let Some(interface) = out_of_reach(controller) {
+                        let mut ending = ending.lock().unwrap_or_else(PoisonError::into_inner);
+                        *ending = Ending::StartAgain { interface };
+                        shutdown.cancel();
+                    }
                 }
                 match own {
                     Some(Ok(own)) => controller.set_own(own),
@@ -249,6 +294,22 @@ async fn regular_work(handle: ControlHandle, shutdown: CancellationToken) {
             Err(error) => tracing::error!(%error, "the regular work failed"),
         }
     }
+}
+
+/// An interface that is there and not filtered, if this process cannot attach to it and a service manager would start
+/// it again.
+fn out_of_reach(controller: &Controller) -> Option<String> {
+    // systemd sets it for all services; by hand, nobody would start the daemon again.
+    std::env::var_os("INVOCATION_ID")?;
+    if privileges::may_attach() {
+        return None;
+    }
+    let lost = |name: &&str| nix::net::if_::if_nametoindex(*name).is_ok();
+    let planes = controller
+        .planes()
+        .iter()
+        .filter(|plane| plane.xdp_mode().is_none());
+    planes.map(|plane| plane.name()).find(lost).map(str::to_owned)
 }
 
 /// Events of the kernel program that did not reach the engine.

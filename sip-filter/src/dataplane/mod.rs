@@ -23,7 +23,7 @@ pub use events::EventStream;
 pub use host::HostPlane;
 pub use interface::{AttachMode, Interface, Prepared};
 pub use kernel_log::KernelLog;
-pub use pins::detach;
+pub use pins::{detach, pinned, prepare};
 pub use program::{LoadOptions, LoadedProgram};
 pub use sizes::TableSizes;
 

@@ -1,16 +1,24 @@
 //! What stays in the BPF file system while no daemon runs: the link, the maps, and a lock against a second daemon.
 
 use std::{
+    collections::BTreeSet,
+    ffi::OsStr,
     fs::{self, File},
     io,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
-    path::{Path, PathBuf},
+    os::unix::ffi::OsStrExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, fchown, lchown},
+    path::{Component, Path, PathBuf},
 };
 
 use nix::{
-    fcntl::{Flock, FlockArg},
+    dir::Dir,
+    fcntl::{Flock, FlockArg, OFlag, open, openat},
     net::if_::if_nametoindex,
-    sys::statfs::{BPF_FS_MAGIC, statfs},
+    sys::{
+        stat::Mode,
+        statfs::{BPF_FS_MAGIC, statfs},
+    },
+    unistd::{UnlinkatFlags, unlinkat},
 };
 use sip_filter_common::abi::ABI_VERSION;
 
@@ -44,6 +52,63 @@ pub fn detach(name: &str, pin_root: &Path) -> Result<bool, DataplaneError> {
         return Err(no_interface(name));
     }
     Ok(found)
+}
+
+/// Names of the interfaces for which something is pinned, by whatever version.
+///
+/// # Errors
+/// If the pins cannot be read.
+pub fn pinned(pin_root: &Path) -> Result<BTreeSet<String>, DataplaneError> {
+    let mut names = BTreeSet::new();
+    for version in entries(pin_root)? {
+        let interfaces = entries(&version)?.into_iter();
+        names.extend(interfaces.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())));
+    }
+    Ok(names)
+}
+
+/// Makes the directory of all pins for a daemon that runs as user `owner` (user and group id): as root, before it
+/// starts, since only root may write to the BPF file system itself. What a daemon that ran as root left there changes
+/// hands with it.
+///
+/// # Errors
+/// If the directory cannot be made or is a third user's.
+pub fn prepare(pin_root: &Path, owner: (u32, u32)) -> Result<(), DataplaneError> {
+    let pin = |source: io::Error| DataplaneError::Pin {
+        path: pin_root.to_owned(),
+        source: source.into(),
+    };
+    check_bpffs(pin_root)?;
+    match fs::DirBuilder::new().mode(0o700).create(pin_root) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(DataplaneError::Permission {
+                what: "write to the BPF file system",
+            });
+        }
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(pin(error)),
+        _ => {}
+    }
+    let directory = open_directory(pin_root).map_err(pin)?;
+    let found = directory.metadata().map_err(pin)?.uid();
+    if found == owner.0 {
+        return Ok(());
+    }
+    // Only root's is safe to give away: in anybody else's there could be links to what is not ours.
+    check_owner(pin_root)?;
+    give(pin_root, owner).map_err(pin)?;
+    fchown(&directory, Some(owner.0), Some(owner.1)).map_err(pin)
+}
+
+/// Gives all that a directory holds to a user.
+fn give(directory: &Path, owner: (u32, u32)) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            give(&entry.path(), owner)?;
+        }
+        lchown(entry.path(), Some(owner.0), Some(owner.1))?;
+    }
+    Ok(())
 }
 
 /// What a directory holds; nothing if it is not there.
@@ -172,15 +237,20 @@ impl Reserved {
     }
 }
 
+/// Whether pins can lie there.
+fn check_bpffs(root: &Path) -> Result<(), DataplaneError> {
+    let existing = root.ancestors().find(|path| path.exists()).unwrap_or(root);
+    if statfs(existing).is_ok_and(|stat| stat.filesystem_type() == BPF_FS_MAGIC) {
+        return Ok(());
+    }
+    Err(DataplaneError::NoBpffs {
+        path: root.to_owned(),
+    })
+}
+
 /// `{root}/v{ABI}/{interface}`, made if need be.
 fn pin_directory(root: &Path, interface: &str) -> Result<PathBuf, DataplaneError> {
-    let existing = root.ancestors().find(|path| path.exists()).unwrap_or(root);
-    let is_bpffs = statfs(existing).is_ok_and(|stat| stat.filesystem_type() == BPF_FS_MAGIC);
-    if !is_bpffs {
-        return Err(DataplaneError::NoBpffs {
-            path: root.to_owned(),
-        });
-    }
+    check_bpffs(root)?;
     let directory = root.join(format!("v{ABI_VERSION}")).join(interface);
     let made = fs::DirBuilder::new()
         .recursive(true)
@@ -220,7 +290,7 @@ fn check_owner(path: &Path) -> Result<(), DataplaneError> {
 /// The directory of the pins is the lock: it belongs to root, and the kernel forgets the lock when its holder dies.
 /// `None` if its last holder removed it meanwhile.
 fn lock(interface: &str, directory: &Path) -> Result<Option<Flock<File>>, DataplaneError> {
-    let file = match File::open(directory) {
+    let file = match open_directory(directory) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -244,21 +314,45 @@ fn lock(interface: &str, directory: &Path) -> Result<Option<Flock<File>>, Datapl
     Ok((held == there).then_some(lock))
 }
 
+/// Opens a directory that is reached without symbolic links. Pins belong to the daemon's user, and `detach` and
+/// `prepare` are root's: a daemon that somebody else has taken over must not lead root elsewhere.
+///
+/// Step by step: `openat2` does it in one, but `RestrictSUIDSGID=` of systemd forbids that call.
+fn open_directory(path: &Path) -> io::Result<File> {
+    let step = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let start = if path.is_absolute() { "/" } else { "." };
+    let mut reached = open(start, step, Mode::empty())?;
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => reached = openat(&reached, name, step, Mode::empty())?,
+            Component::ParentDir => reached = openat(&reached, "..", step, Mode::empty())?,
+            Component::Prefix(_) | Component::RootDir | Component::CurDir => {}
+        }
+    }
+    let readable = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    Ok(File::from(openat(&reached, ".", readable, Mode::empty())?))
+}
+
 /// The link goes first: from then on nothing is filtered, and what remains is only memory.
 fn remove_pins(directory: &Path) -> Result<(), DataplaneError> {
-    let error = |path: &Path, error: io::Error| DataplaneError::Pin {
-        path: path.to_owned(),
-        source: error.into(),
+    let error = |name: &Path, source: io::Error| DataplaneError::Pin {
+        path: directory.join(name),
+        source: source.into(),
     };
-    let link = directory.join(LINK);
-    if link.exists() {
-        fs::remove_file(&link).map_err(|source| error(&link, source))?;
-    }
-    for entry in fs::read_dir(directory)
-        .map_err(|source| error(directory, source))?
-        .flatten()
-    {
-        fs::remove_file(entry.path()).map_err(|source| error(&entry.path(), source))?;
+    let opened = open_directory(directory).map_err(|source| error(Path::new(""), source))?;
+    let remove = |name: &Path| match unlinkat(&opened, name, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(nix::Error::ENOENT) => Ok(()),
+        Err(source) => Err(error(name, source.into())),
+    };
+    remove(Path::new(LINK))?;
+    let this = Path::new("");
+    let listing = opened.try_clone().map_err(|source| error(this, source))?;
+    let mut listing = Dir::from_fd(listing.into()).map_err(|source| error(this, source.into()))?;
+    for entry in listing.iter().flatten() {
+        let name = Path::new(OsStr::from_bytes(entry.file_name().to_bytes()));
+        if name != Path::new(".") && name != Path::new("..") {
+            remove(name)?;
+        }
     }
     remove_empty(directory);
     Ok(())
@@ -268,7 +362,12 @@ fn remove_pins(directory: &Path) -> Result<(), DataplaneError> {
 /// may hold other interfaces.
 fn remove_empty(directory: &Path) {
     for directory in directory.ancestors().take(3) {
-        if fs::remove_dir(directory).is_err() {
+        let (Some(parent), Some(name)) = (directory.parent(), directory.file_name()) else {
+            break;
+        };
+        let removed = open_directory(parent)
+            .is_ok_and(|parent| unlinkat(&parent, name, UnlinkatFlags::RemoveDir).is_ok());
+        if !removed {
             break;
         }
     }

@@ -16,7 +16,7 @@ use crate::{
         types::{
             AllowAdd, AllowEntry, AllowRemove, AllowResult, BanEntry, BanFilter, BanOutcome, BanRequest,
             BanResult, Check, ConfigText, DroppedPacket, Event, EventCounts, Frame, Health, ImportEntry,
-            ImportReport, ImportRequest, Interface, Mode, ModeChange, PastBan, Proven, ReloadReport,
+            ImportReport, ImportRequest, Interface, Mode, ModeChange, PastBan, Proven, ReloadReport, Rights,
             RuleCount, SchemaVersion, Skipped, Status, Table, Top, TopQuery, Trust, TrustedEndpoint, Unban,
             UnbanResult, name_of, seconds_until,
         },
@@ -29,6 +29,7 @@ use crate::{
     },
     dataplane::Egress,
     detect::Rule,
+    privileges,
 };
 
 pub(super) struct Adapter {
@@ -72,6 +73,7 @@ impl Service for Adapter {
             abi_version: ABI_VERSION,
             mode: mode(snapshot.simulate),
             uptime_seconds: self.handle.uptime().as_secs(),
+            rights: rights(),
             bans: snapshot.bans.iter().map(|bans| bans.count).sum(),
             allowed,
             trusted: snapshot.trusted,
@@ -302,6 +304,18 @@ impl Service for Adapter {
     fn health(&self) -> Result<Health, ApiError> {
         Ok(health(&self.handle))
     }
+}
+
+/// What this process may do.
+fn rights() -> Option<Rights> {
+    let rights = privileges::Rights::read().ok()?;
+    let user = nix::unistd::geteuid();
+    let name = nix::unistd::User::from_uid(user).ok().flatten();
+    Some(Rights {
+        user: name.map_or_else(|| user.to_string(), |user| user.name),
+        capabilities: rights.capabilities(),
+        no_new_privileges: rights.no_new_privileges(),
+    })
 }
 
 /// Counters of all interfaces together.

@@ -3,6 +3,8 @@
 mod adapter;
 mod detector;
 mod health;
+mod interfaces;
+mod manager;
 mod numbers;
 mod start;
 mod top;

@@ -4,7 +4,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{adapter::Adapter, detector::SharedEngine, numbers::Numbers};
+use super::{adapter::Adapter, detector::SharedEngine, interfaces, manager, numbers::Numbers};
 use crate::{
     alarms,
     api::{
@@ -13,19 +13,32 @@ use crate::{
         socket::{self, SocketError},
     },
     config::{Config, Source},
-    daemon::{ControlHandle, Daemon, LivePlane, StartError},
+    daemon::{ControlHandle, Daemon, Ending, LivePlane, StartError},
     dataplane::DataplaneError,
     metrics::{self, Server, ServerError, Textfile},
+    privileges,
 };
 
-/// The daemon did not start.
+/// The daemon did not start, or wants to be started again.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// Nothing to protect.
     #[error(
-        "no interface is given; name one with `--interface eth0`, or in `interfaces` of the configuration"
+        "there is no interface to filter on: `interfaces` is empty, or \"auto\" and there is no default route; set it in \
+         the configuration, such as `interfaces = [\"eth0\"]`, or name one with `--interface eth0`"
     )]
     NoInterface,
+    /// The routes, for "auto".
+    #[error("cannot read the routes of this host to find its interfaces")]
+    Routes(#[source] io::Error),
+    /// An interface was made anew, and the capabilities to attach to it were given up.
+    #[error(
+        "{interface} was made anew and is not filtered; attaching takes a new start, or `privileges = \"keep\"`"
+    )]
+    StartAgain {
+        /// The interface.
+        interface: String,
+    },
     /// The control socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -57,12 +70,18 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`]; nothing was changed then: an earlier filter on the interfaces is as it was.
 pub fn run(source: Source, config: Config) -> Result<(), RunError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    privileges::plan(config.privileges);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .on_thread_start(privileges::enter_thread)
+        .build()?;
+    // On this thread, which alone may attach.
     runtime.block_on(serve(source, config))
 }
 
 async fn serve(source: Source, config: Config) -> Result<(), RunError> {
-    if config.interfaces.is_empty() {
+    let names = interfaces::resolve(&config.interfaces).map_err(RunError::Routes)?;
+    if names.is_empty() {
         return Err(RunError::NoInterface);
     }
     // Whatever can fail goes first; what changes something comes last.
@@ -73,7 +92,7 @@ async fn serve(source: Source, config: Config) -> Result<(), RunError> {
         None => None,
     };
     let mut planes = Vec::new();
-    for interface in &config.interfaces {
+    for interface in &names {
         let plane = LivePlane::prepare(interface, &config).map_err(|source| RunError::Interface {
             interface: interface.clone(),
             source,
@@ -121,10 +140,17 @@ async fn serve(source: Source, config: Config) -> Result<(), RunError> {
             shutdown.clone(),
         ));
     }
+    daemon.spawn(manager::watchdog(daemon.handle().clone(), shutdown.clone()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
-    daemon.stopped().await;
+    manager::ready();
+    shutdown.cancelled().await;
+    manager::stopping();
+    let ending = daemon.stopped().await;
     tracing::info!("stopped");
-    Ok(())
+    match ending {
+        Ending::Asked => Ok(()),
+        Ending::StartAgain { interface } => Err(RunError::StartAgain { interface }),
+    }
 }
 
 /// What the alarms go by at any moment.

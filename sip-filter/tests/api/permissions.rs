@@ -91,3 +91,49 @@ async fn members_of_the_admin_group_may_write() {
         "{stranger}"
     );
 }
+
+/// Not only who asks counts, but who can ask at all: the socket with the mode it really has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_socket_is_for_its_group_and_changes_are_for_admins() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: becoming another user needs root");
+        return;
+    }
+    let name = |gid: u32| nix::unistd::Group::from_gid(gid.into()).unwrap().unwrap().name;
+    let (readers, admins) = (NOBODY, 1);
+    let daemon = Daemon::start_for(Limits::default(), Some(&name(readers)), Some(&name(admins)));
+    let directory = daemon.socket.parent().unwrap();
+    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let as_user = |gid: &str, groups: &str, arguments: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid=65531", &format!("--regid={gid}"), groups, "--"])
+            .args(["curl", "--silent", "--show-error", "--unix-socket"])
+            .arg(&daemon.socket)
+            .args(arguments);
+        let output =
+            tokio::task::block_in_place(|| command.output()).expect("setpriv and curl are installed");
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    const STATUS: &[&str] = &["http://x/v1/status"];
+    // curl: 7 is "could not connect".
+    let outsider = |arguments| as_user("65531", "--clear-groups", arguments).0;
+    assert_eq!((outsider(STATUS), outsider(BAN)), (Some(7), Some(7)));
+
+    for (gid, groups) in [("65534", "--clear-groups"), ("65531", "--groups=65534")] {
+        let (code, text) = as_user(gid, groups, STATUS);
+        assert!(
+            code == Some(0) && text.contains("\"mode\":\"enforce\""),
+            "{code:?} {text}"
+        );
+        let (_, text) = as_user(gid, groups, BAN);
+        assert!(text.contains("\"code\":\"denied\""), "{text}");
+    }
+    assert!(daemon.service.bans.lock().unwrap().is_empty());
+
+    // An admin has to be able to open it, too.
+    assert_eq!(as_user("1", "--clear-groups", BAN).0, Some(7));
+    let (_, text) = as_user("1", "--groups=65534", BAN);
+    assert!(text.contains("\"outcome\":\"banned\""), "{text}");
+    assert!(curl(&daemon, 0, BAN).contains("\"outcome\":\"unchanged\""));
+}

@@ -108,7 +108,7 @@ fn interfaces_that_do_not_exist_are_named() {
 
     rig.config("main", "interfaces = []", "");
     rig.fail_to_start("main", &[])
-        .refused(1, &["no interface is given"]);
+        .refused(1, &["there is no interface to filter on"]);
     assert!(rig.pins().is_empty());
 }
 

@@ -151,6 +151,11 @@ impl Service for Fake {
                     egress_problem: Some("the kernel has neither TCX nor clsact".to_owned()),
                 },
             ],
+            rights: Some(Rights {
+                user: "sip-filter".to_owned(),
+                capabilities: Vec::new(),
+                no_new_privileges: true,
+            }),
             bans: self.bans.lock().unwrap().len() as u64,
             allowed: 1,
             trusted: 41,

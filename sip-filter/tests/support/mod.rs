@@ -30,9 +30,13 @@ impl Daemon {
     }
 
     pub(crate) fn start_with_admins(limits: Limits, admin_group: Option<&str>) -> Self {
+        Self::start_for(limits, None, admin_group)
+    }
+
+    pub(crate) fn start_for(limits: Limits, socket_group: Option<&str>, admin_group: Option<&str>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("api.sock");
-        let (listener, guard) = socket::bind(&socket, None).unwrap();
+        let (listener, guard) = socket::bind(&socket, socket_group).unwrap();
         let service = Arc::new(Fake::default());
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(serve_within(

@@ -45,7 +45,7 @@ const fn optional(command: &'static str, package: &'static str, reason: &'static
     }
 }
 
-static PROGRAMS: [Program; 20] = [
+static PROGRAMS: [Program; 21] = [
     program("ip", "iproute2", "network namespaces and virtual links"),
     program("nft", "nftables", "the firewall to compare with"),
     program("iptables", "iptables", "the older firewall to compare with"),
@@ -101,6 +101,11 @@ static PROGRAMS: [Program; 20] = [
         "tmux",
         "tmux",
         "the panes of the demonstration, and a terminal for tests of `top`",
+    ),
+    program(
+        "debootstrap",
+        "debootstrap",
+        "a Debian of its own to try the package in",
     ),
 ];
 

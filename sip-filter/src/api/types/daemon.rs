@@ -48,6 +48,17 @@ pub struct Table {
     pub capacity: u64,
 }
 
+/// What the daemon may do beyond what its user may.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rights {
+    /// The user it runs as.
+    pub user: String,
+    /// Names of its capabilities, such as `CAP_BPF`.
+    pub capabilities: Vec<String>,
+    /// Whether no program it starts can have more.
+    pub no_new_privileges: bool,
+}
+
 /// Answer to `GET /v1/status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -63,6 +74,9 @@ pub struct Status {
     pub uptime_seconds: u64,
     /// Where it sits.
     pub interfaces: Vec<Interface>,
+    /// What it may do; absent if the kernel does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rights: Option<Rights>,
     /// Number of bans.
     pub bans: u64,
     /// Number of allow-list entries.

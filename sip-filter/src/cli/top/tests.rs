@@ -96,6 +96,7 @@ fn status() -> Status {
         allowed: 3,
         trusted: 140,
         endpoints: 0,
+        rights: None,
         proven: 150,
         would_ban: counts(&[]),
         counters: counts(&[
