@@ -12,7 +12,7 @@ use crate::bans::{Ban, Clock, Entry, Target};
 pub struct Busy {
     /// Who.
     pub target: Target,
-    /// Packets per second, over some seconds; see [`super::talkers`] for what is counted.
+    /// Packets per second, over some seconds; see `daemon::talkers` for what is counted.
     pub packets: f64,
     /// Of these, what was over a limit or stopped by a ban.
     pub dropped: f64,

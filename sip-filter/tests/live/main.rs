@@ -30,6 +30,7 @@ mod limits;
 mod modes;
 #[cfg(test)]
 mod monitoring;
+#[cfg(test)]
 mod privileges;
 #[cfg(test)]
 mod start;
