@@ -46,6 +46,9 @@ pub(crate) static CFG_TRUST6_MASK: Global<u32> = Global::new(BUCKETS as u32 - 1)
 /// Buckets of [`ENDPOINTS`] less one.
 #[unsafe(no_mangle)]
 pub(crate) static CFG_ENDP_MASK: Global<u32> = Global::new(BUCKETS as u32 - 1);
+/// Buckets of [`UNKNOWN`] that are used, less one.
+#[unsafe(no_mangle)]
+pub(crate) static CFG_UNKNOWN_MASK: Global<u32> = Global::new(0);
 /// Buckets of [`SOURCES`] less one.
 #[unsafe(no_mangle)]
 pub(crate) static CFG_SRC_MASK: Global<u32> = Global::new(BUCKETS as u32 - 1);

@@ -185,11 +185,16 @@ const fn min(a: usize, b: usize) -> usize {
 #[inline(always)]
 fn destination<P: Packet>(packet: &P, subject: &Subject) -> Address {
     let offset = subject.destination & OFFSET_MASK;
-    match subject.source {
-        Ip::V4(_) => packet.read(offset).map(Address::v4),
-        Ip::V6(_) => packet.read(offset).map(Address),
-    }
-    .unwrap_or_default()
+    // In words, as in `Ip::address`; unspecified, should it lie outside the frame.
+    let double = |offset| packet.read(offset).map_or(0, u64::from_be_bytes);
+    let (high, low) = match subject.source {
+        Ip::V4(_) => {
+            let address = packet.read(offset).map_or(0, u32::from_be_bytes);
+            (0, 0xffff << 32 | address as u64)
+        }
+        Ip::V6(_) => (double(offset), double(offset + 8)),
+    };
+    Address::from_words(high, low)
 }
 
 /// A verdict and the event it causes.

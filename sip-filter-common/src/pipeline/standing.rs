@@ -24,12 +24,16 @@ pub(super) enum Standing {
 /// Enforces bans and allowances on a packet.
 #[inline(always)]
 pub(super) fn enforce<T: Tables>(tables: &T, config: &Config, subject: &Subject) -> Standing {
+    let sip = subject.content.is_or_may_be_sip();
+    if !sip && config.flags & flags::ALL == 0 {
+        // No ban stops it, and limits do not concern it.
+        return Standing::Open;
+    }
     let network = if is_covered(tables, config, subject.source) {
         tables.network(subject.source).unwrap_or_default()
     } else {
         NetworkValue::default()
     };
-    let sip = subject.content.is_or_may_be_sip();
     let all = network.all.in_force(subject.now);
     let view = View {
         now: subject.now,
@@ -67,10 +71,15 @@ struct View {
 #[inline(always)]
 fn by_address<T: Tables>(tables: &T, config: &Config, subject: &Subject, view: &View) -> Option<Reason> {
     match subject.source {
+        Ip::V4(_) if config.flags & flags::BANS4 == 0 => None,
         Ip::V4(address) => stopped::<V4, _, _>(tables, tables.ban4(), config, address, view),
         Ip::V6([high, low]) => {
             let prefix = prefix6(high, config.source_prefix6);
-            let by_prefix = stopped::<V6Prefix, _, _>(tables, tables.ban6(), config, prefix, view);
+            let by_prefix = if config.flags & flags::BANS6 == 0 {
+                None
+            } else {
+                stopped::<V6Prefix, _, _>(tables, tables.ban6(), config, prefix, view)
+            };
             if by_prefix.is_some() || config.flags & flags::HOSTS6 == 0 {
                 return by_prefix;
             }

@@ -2,8 +2,8 @@
 
 use crate::{
     abi::{Config, EventHeader, Family},
-    packet::{Ip, Packet, TCP},
-    sip::Class,
+    packet::{Head, Ip, Packet, TCP},
+    sip::{Class, classify},
     table::{Fate, Forget, Memory, hash},
 };
 
@@ -111,6 +111,11 @@ pub trait Tables: Forget {
     fn recent<R>(&self, index: u32, f: impl FnOnce(&mut Recent) -> R) -> Option<R>;
     /// Runs `f` on this CPU's [`Budget`] of a lane.
     fn budget<R>(&self, lane: Lane, f: impl FnOnce(&mut Budget) -> R) -> R;
+    /// The class of a payload of `len` bytes, as a number: [`classify`].
+    #[inline(always)]
+    fn classify(&self, head: &Head, len: usize) -> u64 {
+        classify(head, len) as u64
+    }
     /// Counts a packet of a class.
     fn count_class(&self, class: Class);
     /// Counts an event given up for the budget's sake.

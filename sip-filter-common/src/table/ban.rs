@@ -97,7 +97,12 @@ pub trait Layout {
     fn clear<L: Line>(line: L, slot: usize);
 }
 
+/// The word of the hit counters.
 const HITS: usize = super::WORDS - 1;
+/// The bit of that word which no counter uses: some entry whose first bucket this is went, now or once, to its second.
+/// Without it a look-up ends after one bucket, a cache line. It is set before such an entry can be found, and stays until
+/// the table is made anew: to keep it costs a look that may be in vain, to take it away too early a ban.
+const SPILLED: u64 = 1 << 63;
 
 /// IPv4 addresses, host order: seven entries a bucket, one word each.
 #[derive(Clone, Copy, Debug)]
@@ -271,6 +276,9 @@ pub fn lookup<T: Layout, M: Memory + ?Sized>(
     let mut line = memory.line(first)?;
     let mut hit = probe_line::<T, _>(line, key);
     if hit.is_none() {
+        if line.load(HITS) & SPILLED == 0 {
+            return None;
+        }
         line = memory.line(second)?;
         hit = probe_line::<T, _>(line, key);
     }
@@ -295,6 +303,8 @@ pub struct BanTable<T, M> {
     memory: M,
     seed: [u64; 2],
     entries: usize,
+    /// Those among them that stop everything.
+    all: usize,
     layout: PhantomData<T>,
 }
 
@@ -305,11 +315,15 @@ impl<T: Layout, M: Memory> BanTable<T, M> {
             memory,
             seed,
             entries: 0,
+            all: 0,
             layout: PhantomData,
         };
-        let mut entries = 0;
-        table.for_each(|_, _| entries += 1);
-        table.entries = entries;
+        let (mut entries, mut all) = (0, 0);
+        table.for_each(|_, fate| {
+            entries += 1;
+            all += usize::from(fate.all());
+        });
+        (table.entries, table.all) = (entries, all);
         table
     }
 
@@ -323,6 +337,12 @@ impl<T: Layout, M: Memory> BanTable<T, M> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries == 0
+    }
+
+    /// Whether one of them stops everything, not only SIP.
+    #[must_use]
+    pub fn stops_all(&self) -> bool {
+        self.all > 0
     }
 
     /// Slots in the table. About 85 % of them can be filled.
@@ -344,6 +364,7 @@ impl<T: Layout, M: Memory> BanTable<T, M> {
     pub fn insert(&mut self, key: T::Key, fate: Fate) -> Result<(), Full> {
         if let Some(found) = lookup::<T, M>(&self.memory, self.seed, key) {
             T::write(found.line, found.slot, key, fate);
+            self.all = self.all + usize::from(fate.all()) - usize::from(found.fate.all());
             return Ok(());
         }
         let (first, second) = self.buckets(key);
@@ -355,8 +376,12 @@ impl<T: Layout, M: Memory> BanTable<T, M> {
         let line = self.memory.line(index).ok_or(Full)?;
         // A packet judged while the slot's last owner was removed may have left a hit behind.
         take_code(line, slot);
+        if index != first {
+            self.spill(first).ok_or(Full)?;
+        }
         T::write(line, slot, key, fate);
         self.entries += 1;
+        self.all += usize::from(fate.all());
         Ok(())
     }
 
@@ -365,6 +390,7 @@ impl<T: Layout, M: Memory> BanTable<T, M> {
         let found = lookup::<T, M>(&self.memory, self.seed, key)?;
         T::clear(found.line, found.slot);
         self.entries -= 1;
+        self.all -= usize::from(found.fate.all());
         Some(take_code(found.line, found.slot).map_or(0, |code| hits::get(code, 0)))
     }
 
@@ -374,7 +400,7 @@ impl<T: Layout, M: Memory> BanTable<T, M> {
             let Some(line) = self.memory.line(index) else {
                 continue;
             };
-            if line.load(HITS) == 0 {
+            if line.load(HITS) & !SPILLED == 0 {
                 continue;
             }
             for slot in 0..T::SLOTS {
@@ -465,9 +491,22 @@ impl<T: Layout, M: Memory> BanTable<T, M> {
         }
     }
 
+    /// Says of a bucket that an entry of its own lies elsewhere.
+    fn spill(&self, bucket: u32) -> Option<()> {
+        let line = self.memory.line(bucket)?;
+        loop {
+            let word = line.load(HITS);
+            if word & SPILLED != 0 || line.compare_exchange(HITS, word, word | SPILLED) {
+                return Some(());
+            }
+        }
+    }
+
     fn move_entry(&mut self, from: (u32, usize), to: (u32, usize)) -> Option<()> {
         let (source, target) = (self.memory.line(from.0)?, self.memory.line(to.0)?);
         let (key, fate) = T::read(source, from.1);
+        // Where it lies now is its first bucket.
+        self.spill(from.0)?;
         T::write(target, to.1, key, fate);
         T::clear(source, from.1);
         if let Some(code) = take_code(source, from.1) {
@@ -503,6 +542,7 @@ fn give_code<L: Line>(line: L, slot: usize, code: u64) {
 
 const _: () = {
     assert!(V4::SLOTS <= hits::PER_WORD && V4::SLOTS <= HITS);
+    assert!(SPILLED > hits::ALL, "no counter uses the bit");
     assert!(V6Prefix::SLOTS * 2 <= HITS);
     assert!(V6Host::SLOTS * 3 <= HITS);
 };

@@ -116,7 +116,14 @@ impl<T: Trie> TableImage<T> {
 
     fn publish_flags(&mut self) -> io::Result<()> {
         let mut wanted = self.networks.flags();
+        let stops_all = self.ban4.stops_all()
+            || self.ban6.stops_all()
+            || self.ban6_host.stops_all()
+            || self.networks.stops_all();
         for (flag, is_empty) in [
+            (flags::BANS4, self.ban4.is_empty()),
+            (flags::BANS6, self.ban6.is_empty()),
+            (flags::ALL, !stops_all),
             (flags::HOSTS6, self.ban6_host.is_empty()),
             (flags::TRUST4, self.trust4.is_empty()),
             (flags::TRUST6, self.trust6.is_empty()),

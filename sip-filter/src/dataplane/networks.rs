@@ -59,6 +59,8 @@ pub(crate) struct Networks<T> {
     entries: BTreeMap<IpNet, Entry>,
     /// IPv4 networks among them.
     count4: usize,
+    /// Those whose ban stops everything.
+    all: usize,
 }
 
 impl<T: Trie> Networks<T> {
@@ -73,6 +75,7 @@ impl<T: Trie> Networks<T> {
             wide6: 0,
             entries: BTreeMap::new(),
             count4: 0,
+            all: 0,
         }
     }
 
@@ -97,6 +100,11 @@ impl<T: Trie> Networks<T> {
             bits |= flags::WIDE6;
         }
         bits
+    }
+
+    /// Whether one of the bans stops everything, not only SIP.
+    pub(crate) fn stops_all(&self) -> bool {
+        self.all > 0
     }
 
     /// Bans a network, or gives its ban a new fate.
@@ -177,6 +185,8 @@ impl<T: Trie> Networks<T> {
             self.restore(net, before);
             return Err(error);
         }
+        let all = |entry: Option<Entry>| usize::from(entry.is_some_and(|entry| entry.ban.all()));
+        self.all = self.all + all(Some(entry)) - all(before);
         if gone {
             self.uncover(net);
         }
