@@ -92,6 +92,8 @@ pub(crate) struct Kernel<'a, C> {
     trust4: FlatTable,
     trust6: FlatTable,
     endpoints: FlatTable,
+    nets4: FlatTable,
+    nets6: FlatTable,
     unknown: FlatTable,
 }
 
@@ -122,6 +124,8 @@ impl<'a, C: EbpfContext> Kernel<'a, C> {
             trust4: table(&maps::TRUST4, &maps::CFG_TRUST4_MASK),
             trust6: table(&maps::TRUST6, &maps::CFG_TRUST6_MASK),
             endpoints: table(&maps::ENDPOINTS, &maps::CFG_ENDP_MASK),
+            nets4: table(&maps::NETS4, &maps::CFG_NETS4_MASK),
+            nets6: table(&maps::NETS6, &maps::CFG_NETS6_MASK),
             unknown: table(&maps::UNKNOWN, &maps::CFG_UNKNOWN_MASK),
         })
     }
@@ -239,6 +243,21 @@ impl<C: EbpfContext> Tables for Kernel<'_, C> {
             Family::V6 => maps::COVER6.get(index).copied(),
             Family::V4 | Family::Other => maps::COVER4.get(index).copied(),
         }
+    }
+
+    #[inline(always)]
+    fn nets4(&self) -> &Self::Memory {
+        &self.nets4
+    }
+
+    #[inline(always)]
+    fn nets6(&self) -> &Self::Memory {
+        &self.nets6
+    }
+
+    #[inline(always)]
+    fn lengths(&self, block: u32) -> Option<u64> {
+        maps::LENGTHS.get(block).copied()
     }
 
     #[inline(always)]

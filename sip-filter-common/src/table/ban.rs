@@ -79,20 +79,59 @@ impl Fate {
     }
 }
 
+/// What a table holds under a key, in a word or less; made of zeros if it holds nothing.
+pub trait Value: Copy + Eq {
+    /// Nothing.
+    const NONE: Self;
+    /// Whether there is an entry at all.
+    fn exists(self) -> bool;
+    /// Whether it stops everything from the source.
+    fn stops_all(self) -> bool;
+    /// As a number.
+    fn number(self) -> u64;
+    /// From such a number.
+    fn from_number(number: u64) -> Self;
+}
+
+impl Value for Fate {
+    const NONE: Self = Self(0);
+
+    #[inline(always)]
+    fn exists(self) -> bool {
+        self.0 != 0
+    }
+
+    fn stops_all(self) -> bool {
+        self.all()
+    }
+
+    #[inline(always)]
+    fn number(self) -> u64 {
+        self.0 as u64
+    }
+
+    #[inline(always)]
+    fn from_number(number: u64) -> Self {
+        Self(number as u32)
+    }
+}
+
 /// How keys and fates lie in a bucket. The last word always holds the hit counters.
 pub trait Layout {
     /// Exact key.
     type Key: Copy + Eq;
+    /// What is kept under it.
+    type Value: Value;
     /// Entries in a bucket.
     const SLOTS: usize;
     /// Words to hash.
     fn words(key: Self::Key) -> (u64, u64);
-    /// Key and fate in a slot; [`Fate::NONE`] if it is free.
-    fn read<L: Line>(line: L, slot: usize) -> (Self::Key, Fate);
-    /// Fate of `key` if it is in this slot, else [`Fate::NONE`].
-    fn probe<L: Line>(line: L, slot: usize, key: Self::Key) -> Fate;
+    /// Key and fate in a slot; [`Value::NONE`] if it is free.
+    fn read<L: Line>(line: L, slot: usize) -> (Self::Key, Self::Value);
+    /// Fate of `key` if it is in this slot, else [`Value::NONE`].
+    fn probe<L: Line>(line: L, slot: usize, key: Self::Key) -> Self::Value;
     /// Writes an entry into a free slot, or a new fate into the slot that holds this key.
-    fn write<L: Line>(line: L, slot: usize, key: Self::Key, fate: Fate);
+    fn write<L: Line>(line: L, slot: usize, key: Self::Key, fate: Self::Value);
     /// Frees a slot.
     fn clear<L: Line>(line: L, slot: usize);
 }
@@ -110,6 +149,7 @@ pub struct V4;
 
 impl Layout for V4 {
     type Key = u32;
+    type Value = Fate;
     const SLOTS: usize = 7;
 
     #[inline(always)]
@@ -148,6 +188,7 @@ pub struct V6Prefix;
 
 impl Layout for V6Prefix {
     type Key = u64;
+    type Value = Fate;
     const SLOTS: usize = 3;
 
     #[inline(always)]
@@ -185,6 +226,7 @@ pub struct V6Host;
 
 impl Layout for V6Host {
     type Key = [u64; 2];
+    type Value = Fate;
     const SLOTS: usize = 2;
 
     #[inline(always)]
@@ -223,36 +265,45 @@ impl Layout for V6Host {
 
 /// An entry found by [`lookup`].
 #[derive(Clone, Copy)]
-pub struct Found<L> {
+pub struct Found<L, V> {
     line: L,
-    slot: usize,
+    /// Its bucket.
+    pub bucket: u32,
+    /// Its place in it.
+    pub slot: usize,
     /// What the entry says.
-    pub fate: Fate,
+    pub value: V,
 }
 
-impl<L: Line> Found<L> {
-    /// Counts one packet this entry stopped. `random` is uniform. Under a race with another CPU or with the
-    /// controller taking the counter, a second try is made and then the hit is forgone: the counters by reason
-    /// stay exact, only the hits of one entry are short by one.
+impl<L: Line, V> Found<L, V> {
+    /// Counts one packet this entry stopped. `random` is uniform.
     #[inline(always)]
     pub fn hit(self, random: u32) {
-        let mut tries = 0;
-        while tries < 2 {
-            let word = self.line.load(HITS);
-            let Some(new) = hits::bump(word, self.slot, random) else {
-                return;
-            };
-            if self.line.compare_exchange(HITS, word, new) {
-                return;
-            }
-            tries += 1;
+        count_hit(self.line, self.slot, random);
+    }
+}
+
+/// Counts one packet that the entry in a slot stopped. Under a race with another CPU or with the controller taking the
+/// counter, a second try is made and then the hit is forgone: the counters by reason stay exact, only the hits of one
+/// entry are short by one.
+#[inline(always)]
+pub(super) fn count_hit<L: Line>(line: L, slot: usize, random: u32) {
+    let mut tries = 0;
+    while tries < 2 {
+        let word = line.load(HITS);
+        let Some(new) = hits::bump(word, slot, random) else {
+            return;
+        };
+        if line.compare_exchange(HITS, word, new) {
+            return;
         }
+        tries += 1;
     }
 }
 
 /// Slot and fate of `key` in a bucket.
 #[inline(always)]
-fn probe_line<T: Layout, L: Line>(line: L, key: T::Key) -> Option<(usize, Fate)> {
+fn probe_line<T: Layout, L: Line>(line: L, key: T::Key) -> Option<(usize, T::Value)> {
     let mut slot = 0;
     while slot < T::SLOTS {
         let fate = T::probe(line, slot, key);
@@ -270,23 +321,26 @@ pub fn lookup<T: Layout, M: Memory + ?Sized>(
     memory: &M,
     seed: [u64; 2],
     key: T::Key,
-) -> Option<Found<M::Line<'_>>> {
+) -> Option<Found<M::Line<'_>, T::Value>> {
     let (a, b) = T::words(key);
     let (first, second) = candidates(hash(seed, a, b), memory.mask());
+    let mut bucket = first;
     let mut line = memory.line(first)?;
     let mut hit = probe_line::<T, _>(line, key);
     if hit.is_none() {
         if line.load(HITS) & SPILLED == 0 {
             return None;
         }
+        bucket = second;
         line = memory.line(second)?;
         hit = probe_line::<T, _>(line, key);
     }
     let (slot, fate) = hit?;
     Some(Found {
         line,
+        bucket,
         slot: memory.forget(slot as u64) as usize,
-        fate: Fate(memory.forget(fate.0 as u64) as u32),
+        value: T::Value::from_number(memory.forget(fate.number())),
     })
 }
 
@@ -321,7 +375,7 @@ impl<T: Layout, M: Memory> BanTable<T, M> {
         let (mut entries, mut all) = (0, 0);
         table.for_each(|_, fate| {
             entries += 1;
-            all += usize::from(fate.all());
+            all += usize::from(fate.stops_all());
         });
         (table.entries, table.all) = (entries, all);
         table
@@ -351,20 +405,20 @@ impl<T: Layout, M: Memory> BanTable<T, M> {
         (self.memory.mask() as usize + 1) * T::SLOTS
     }
 
-    /// The fate of `key`, [`Fate::NONE`] if it has no entry.
+    /// The fate of `key`, [`Value::NONE`] if it has no entry.
     #[must_use]
-    pub fn get(&self, key: T::Key) -> Fate {
-        lookup::<T, M>(&self.memory, self.seed, key).map_or(Fate::NONE, |found| found.fate)
+    pub fn get(&self, key: T::Key) -> T::Value {
+        lookup::<T, M>(&self.memory, self.seed, key).map_or(T::Value::NONE, |found| found.value)
     }
 
     /// Inserts an entry or gives it a new fate.
     ///
     /// # Errors
     /// [`Full`] if no slot can be freed; the table then holds what it held.
-    pub fn insert(&mut self, key: T::Key, fate: Fate) -> Result<(), Full> {
+    pub fn insert(&mut self, key: T::Key, fate: T::Value) -> Result<(), Full> {
         if let Some(found) = lookup::<T, M>(&self.memory, self.seed, key) {
             T::write(found.line, found.slot, key, fate);
-            self.all = self.all + usize::from(fate.all()) - usize::from(found.fate.all());
+            self.all = self.all + usize::from(fate.stops_all()) - usize::from(found.value.stops_all());
             return Ok(());
         }
         let (first, second) = self.buckets(key);
@@ -381,7 +435,7 @@ impl<T: Layout, M: Memory> BanTable<T, M> {
         }
         T::write(line, slot, key, fate);
         self.entries += 1;
-        self.all += usize::from(fate.all());
+        self.all += usize::from(fate.stops_all());
         Ok(())
     }
 
@@ -390,7 +444,7 @@ impl<T: Layout, M: Memory> BanTable<T, M> {
         let found = lookup::<T, M>(&self.memory, self.seed, key)?;
         T::clear(found.line, found.slot);
         self.entries -= 1;
-        self.all -= usize::from(found.fate.all());
+        self.all -= usize::from(found.value.stops_all());
         Some(take_code(found.line, found.slot).map_or(0, |code| hits::get(code, 0)))
     }
 
@@ -416,7 +470,7 @@ impl<T: Layout, M: Memory> BanTable<T, M> {
     }
 
     /// Calls `visit` for every entry.
-    pub fn for_each(&self, mut visit: impl FnMut(T::Key, Fate)) {
+    pub fn for_each(&self, mut visit: impl FnMut(T::Key, T::Value)) {
         for index in 0..=self.memory.mask() {
             let Some(line) = self.memory.line(index) else {
                 continue;
