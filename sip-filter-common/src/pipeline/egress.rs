@@ -57,7 +57,7 @@ pub fn observe<P: Packet, T: Tables>(packet: &P, tables: &T) {
         config,
         subject.now,
         (EventKind::Response, Class::Response),
-        (key, 0),
+        (key, key.place(config.seed), 0),
     );
     if due != Due::NONE {
         send(packet, tables, config, &subject, due);

@@ -270,7 +270,9 @@ fn admit<P: Packet, T: Tables>(
     // What strays in the name of a trusted source must not use up what is its own.
     let stray = trust().stray();
     let key = source_key(config, subject.source, class()).apart(stray);
-    let judged = tables.forget(by_source(tables, config, (class(), trust()), key, subject.now).number());
+    let place = key.place(config.seed);
+    let judged = by_source(tables, config, (class(), trust()), (key, place), subject.now);
+    let judged = tables.forget(judged.number());
     let judged = || Judged::from_number(tables.forget(judged));
     if judged().within()
         && !trust().is_trusted()
@@ -290,7 +292,7 @@ fn admit<P: Packet, T: Tables>(
             config,
             subject.now,
             (kind, class()),
-            (key, trust().stray()),
+            (key, place, trust().stray()),
         )
     } else {
         Due::NONE
@@ -310,7 +312,7 @@ fn by_source<T: Tables>(
     tables: &T,
     config: &Config,
     (class, trust): (Class, Trust),
-    key: SourceKey,
+    (key, place): (SourceKey, u64),
     now: u64,
 ) -> Judged {
     let index = tables.forget(class as u64 | trust.at_home() << 3) as usize & (2 * Class::COUNT - 1);
@@ -320,7 +322,7 @@ fn by_source<T: Tables>(
     if limit.interval == 0 && !shares {
         return Judged::RETURNING;
     }
-    admitted(tables.sources(), config.seed, key, limit, now)
+    admitted(tables.sources(), place, key, limit, now)
 }
 
 /// Responses and keep-alives tell detection nothing as long as they stay within their limits.

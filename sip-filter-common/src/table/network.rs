@@ -269,3 +269,50 @@ pub fn hit<M: Memory + ?Sized>(memory: &M, place: u64, random: u32) {
         super::ban::count_hit(line, place as usize & 3, random);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_effect_says_what_was_put_into_it() {
+        let (sip, all) = (Fate::new(Some(5 << 28), false), Fate::new(None, true));
+        for sip in [Fate::NONE, sip] {
+            for all in [Fate::NONE, all] {
+                for allowed in [false, true] {
+                    let effect = Effect::new(sip, all, allowed);
+                    assert_eq!(
+                        (effect.sip(), effect.all(), effect.allowed()),
+                        (sip, all, allowed)
+                    );
+                    assert_eq!(
+                        effect.exists(),
+                        sip.exists() || all.exists() || allowed,
+                        "{effect:?}"
+                    );
+                    assert_eq!(effect.stops_all(), all.exists());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn lengths_fit_or_go_to_the_trie() {
+        assert_eq!(Lengths::new([]), Lengths(0));
+        assert_eq!(Lengths::new([32, 24, 0]), Lengths(0x01_19_21));
+        assert_ne!(Lengths::new((20..28).rev()), Lengths::TRIE);
+        assert_eq!(Lengths::new((20..29).rev()), Lengths::TRIE, "nine do not fit");
+        assert_eq!(Lengths::new([65, 48]), Lengths::TRIE, "beyond half an address");
+    }
+
+    #[test]
+    fn keys_of_a_network_are_those_of_every_address_in_it() {
+        assert_eq!(Net4::key(0xc000_02ff, 24), Net4::key(0xc000_0200, 24));
+        assert_ne!(Net4::key(0xc000_0200, 24), Net4::key(0xc000_0200, 25));
+        assert_eq!(Net4::key(u32::MAX, 0), Net4::key(0, 0));
+        assert_eq!(Net4::key(7, 32), 7 << 8 | 32);
+        assert_eq!(Net6::key(u64::MAX, 0), [0, 0]);
+        assert_eq!(Net6::key(u64::MAX, 64), [u64::MAX, 64]);
+        assert_eq!(Net6::key(0x2001_0db8_0001_0002, 48), [0x2001_0db8_0001_0000, 48]);
+    }
+}
