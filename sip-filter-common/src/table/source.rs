@@ -211,7 +211,7 @@ mod tests {
         let memory = memory(4);
         let limit = Limit::new(10, SECOND, 2);
         let key = SourceKey::v4(0xc000_0201, Class::Invite);
-        let judge = |key| admitted(&memory[..], key.place(SEED), key, limit, SECOND);
+        let judge = |key: SourceKey| admitted(&memory[..], key.place(SEED), key, limit, SECOND);
         assert_eq!(judge(key), Judged::FRESH);
         assert_eq!(judge(key), Judged::RETURNING);
         assert_eq!(judge(key), Judged::OVER);
