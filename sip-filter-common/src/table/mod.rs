@@ -10,6 +10,7 @@
 //! * [`source`]: per-source limiter state. May evict; written by all CPUs.
 
 pub mod ban;
+mod fate;
 mod hits;
 pub mod network;
 pub mod source;

@@ -213,13 +213,11 @@ impl Lengths {
     #[must_use]
     pub fn new(lengths: impl IntoIterator<Item = u8>) -> Self {
         let mut word = 0;
-        let mut count = 0;
-        for length in lengths {
+        for (count, length) in lengths.into_iter().enumerate() {
             if count == Self::MOST || length > 64 {
                 return Self::TRIE;
             }
             word |= (length as u64 + 1) << (8 * count);
-            count += 1;
         }
         Self(word)
     }
