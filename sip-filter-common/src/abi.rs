@@ -7,7 +7,7 @@
 use crate::sip::Class;
 
 /// Version of everything in this module and in [`crate::table`].
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Address family of a packet, as an index of counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,6 +50,15 @@ impl Address {
     pub const fn v4(octets: [u8; 4]) -> Self {
         let [a, b, c, d] = octets;
         Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+    }
+
+    /// From its upper and lower half.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_words(high: u64, low: u64) -> Self {
+        let [a, b, c, d, e, f, g, h] = high.to_be_bytes();
+        let [i, j, k, l, m, n, o, p] = low.to_be_bytes();
+        Self([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p])
     }
 
     /// To the standard type; a mapped address becomes IPv4.
@@ -148,6 +157,12 @@ pub mod flags {
     pub const TRUST4: u64 = 1 << 7;
     /// At least one IPv6 source is trusted.
     pub const TRUST6: u64 = 1 << 8;
+    /// At least one IPv4 address is banned.
+    pub const BANS4: u64 = 1 << 9;
+    /// At least one IPv6 prefix of the counted length is banned.
+    pub const BANS6: u64 = 1 << 10;
+    /// At least one ban stops all traffic: without, what is not SIP need not be looked up.
+    pub const ALL: u64 = 1 << 11;
 }
 
 /// What the controller switches while the program runs; each word is changed by one store.

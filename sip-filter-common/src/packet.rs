@@ -6,13 +6,71 @@
 
 use crate::{abi::Address, sip::HEAD, table::Forget};
 
-/// The first bytes of a payload, zeros beyond its end; aligned for reading as words.
-#[repr(align(8))]
+/// The first bytes of a payload, zeros beyond its end, as little-endian words: the first byte is the lowest of the first
+/// word. As words they stay in registers.
 #[derive(Clone, Copy, Debug)]
-pub struct Head(pub [u8; HEAD]);
+pub struct Head(pub [u64; HEAD / 8]);
+
+impl Head {
+    /// From the bytes themselves.
+    #[must_use]
+    pub fn new(bytes: &[u8; HEAD]) -> Self {
+        let mut words = [0; HEAD / 8];
+        for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
+            *word = u64::from_le_bytes(*bytes);
+        }
+        Self(words)
+    }
+
+    /// The byte at `offset`, which is below [`HEAD`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn byte(&self, offset: usize) -> u8 {
+        (self.0[offset / 8] >> (offset % 8 * 8)) as u8
+    }
+}
+
+/// The beginning of a packet, known to be there. Offsets are below the length that was asked for.
+pub trait Direct: Copy {
+    /// The byte at `offset`.
+    fn byte(self, offset: usize) -> u8;
+    /// The 16 bits at `offset`, from network order.
+    fn half(self, offset: usize) -> u16;
+    /// The 32 bits at `offset`, from network order.
+    fn word(self, offset: usize) -> u32;
+    /// The 64 bits at `offset`, from network order.
+    fn double(self, offset: usize) -> u64;
+}
+
+impl Direct for &[u8] {
+    fn byte(self, offset: usize) -> u8 {
+        self[offset]
+    }
+
+    fn half(self, offset: usize) -> u16 {
+        u16::from_be_bytes([self[offset], self[offset + 1]])
+    }
+
+    fn word(self, offset: usize) -> u32 {
+        (self.half(offset) as u32) << 16 | self.half(offset + 2) as u32
+    }
+
+    fn double(self, offset: usize) -> u64 {
+        (self.word(offset) as u64) << 32 | self.word(offset + 4) as u64
+    }
+}
 
 /// A packet's memory. The only way this crate looks at a packet.
 pub trait Packet: Sized {
+    /// The beginning of a packet.
+    type Direct<'a>: Direct
+    where
+        Self: 'a;
+
+    /// The first `len` bytes, a constant, where they can be read directly: a single comparison for all that lies in
+    /// them.
+    fn direct(&self, len: usize) -> Option<Self::Direct<'_>>;
+
     /// Length of the frame in bytes. `reach` is how far its headers say it goes: the kernel only asks for the length
     /// of a frame in several buffers when it may have more than one.
     fn len(&self, reach: usize) -> usize;
@@ -35,6 +93,15 @@ pub trait Packet: Sized {
 }
 
 impl Packet for &[u8] {
+    type Direct<'a>
+        = &'a [u8]
+    where
+        Self: 'a;
+
+    fn direct(&self, len: usize) -> Option<&[u8]> {
+        self.get(..len)
+    }
+
     fn len(&self, _reach: usize) -> usize {
         <[u8]>::len(self)
     }
@@ -44,12 +111,12 @@ impl Packet for &[u8] {
     }
 
     fn head(&self, offset: usize, len: usize) -> Head {
-        let mut head = Head([0; HEAD]);
+        let mut head = [0; HEAD];
         let payload = self.get(offset..).unwrap_or_default();
-        for (target, byte) in head.0.iter_mut().zip(payload.iter().take(len)) {
+        for (target, byte) in head.iter_mut().zip(payload.iter().take(len)) {
             *target = *byte;
         }
-        head
+        Head::new(&head)
     }
 
     unsafe fn copy_to(&self, offset: usize, target: *mut u8, len: usize) -> bool {
@@ -91,14 +158,12 @@ impl Ip {
     #[inline(always)]
     #[must_use]
     pub const fn address(self) -> Address {
-        match self {
-            Self::V4(address) => Address::v4(address.to_be_bytes()),
-            Self::V6([high, low]) => {
-                let [a, b, c, d, e, f, g, h] = high.to_be_bytes();
-                let [i, j, k, l, m, n, o, p] = low.to_be_bytes();
-                Address([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p])
-            }
-        }
+        // In words as long as possible, which the kernel program keeps in registers.
+        let (high, low) = match self {
+            Self::V4(address) => (0, 0xffff << 32 | address as u64),
+            Self::V6([high, low]) => (high, low),
+        };
+        Address::from_words(high, low)
     }
 }
 
@@ -170,6 +235,135 @@ const EXTENSIONS_MAX: usize = 8;
 /// Largest offset the cursor works with: headers of a frame never lie further in, and the kernel's verifier wants
 /// a bound.
 pub const OFFSET_MASK: usize = 0x0fff;
+
+/// All headers of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Headers {
+    /// Whether the source is IPv6.
+    is_ipv6: bool,
+    /// Words of the source, all of them always set: a value that is not there on one of two ways through the program is
+    /// one the verifier does not let the compiler move.
+    source: [u64; 2],
+    /// Where the destination address lies in the frame.
+    pub destination: usize,
+    /// End of the IP packet within the frame, by its own length field.
+    pub end: usize,
+    /// IPv4 time to live, IPv6 hop limit.
+    pub hops: u8,
+    /// What follows the IP header.
+    pub transport: Transport,
+}
+
+impl Headers {
+    /// Source.
+    #[inline(always)]
+    #[must_use]
+    pub const fn source(&self) -> Ip {
+        if self.is_ipv6 {
+            Ip::V6(self.source)
+        } else {
+            Ip::V4(self.source[0] as u32)
+        }
+    }
+}
+
+/// Reads all headers of a frame.
+///
+/// # Errors
+/// [`Stop`] when there is no IP header to work with.
+#[inline(always)]
+pub fn headers<P: Packet, F: Forget>(packet: &P, forget: &F) -> Result<Headers, Stop> {
+    match usual(packet) {
+        Some(headers) => Ok(headers),
+        None => any(packet, forget),
+    }
+}
+
+/// The headers nearly every packet has, all at constant offsets: no VLAN tag, no options, no extension headers, no later
+/// fragment, nothing wrong; UDP or TCP. For the rest, `None`: [`any`] says of every frame what this says of some.
+#[inline(always)]
+fn usual<P: Packet>(packet: &P) -> Option<Headers> {
+    const IPV4_TRANSPORT: usize = ETHERNET + 20;
+    const IPV6_TRANSPORT: usize = ETHERNET + 40;
+    let frame = packet.direct(IPV4_TRANSPORT + 8)?;
+    if frame.half(ETHERNET - 2) == ETHERTYPE_IPV4 {
+        let total_len = frame.half(ETHERNET + 2) as usize;
+        let is_usual =
+            frame.byte(ETHERNET) == 0x45 && total_len >= 20 && frame.half(ETHERNET + 6) & 0x1fff == 0;
+        if !is_usual {
+            return None;
+        }
+        let end = ETHERNET + total_len;
+        return Some(Headers {
+            is_ipv6: false,
+            source: [frame.word(ETHERNET + 12) as u64, 0],
+            destination: ETHERNET + 16,
+            end,
+            hops: frame.byte(ETHERNET + 8),
+            transport: usual_transport(packet, frame.byte(ETHERNET + 9), IPV4_TRANSPORT, end)?,
+        });
+    }
+    let is_ipv6 = frame.half(ETHERNET - 2) == ETHERTYPE_IPV6;
+    let frame = packet.direct(IPV6_TRANSPORT + 8)?;
+    let (high, low) = (frame.double(ETHERNET + 8), frame.double(ETHERNET + 16));
+    // Nearly no address begins with 64 zeros; mapped ones do.
+    if !is_ipv6 || frame.byte(ETHERNET) >> 4 != 6 || high == 0 {
+        return None;
+    }
+    let end = IPV6_TRANSPORT + frame.half(ETHERNET + 4) as usize;
+    Some(Headers {
+        is_ipv6: true,
+        source: [high, low],
+        destination: ETHERNET + 24,
+        end,
+        hops: frame.byte(ETHERNET + 7),
+        transport: usual_transport(packet, frame.byte(ETHERNET + 6), IPV6_TRANSPORT, end)?,
+    })
+}
+
+#[inline(always)]
+fn usual_transport<P: Packet>(packet: &P, protocol: u8, offset: usize, end: usize) -> Option<Transport> {
+    let (payload, by_header) = if protocol == UDP {
+        let claimed = packet.direct(offset + 8)?.half(offset + 4) as usize;
+        (offset + 8, if claimed >= 8 { offset + claimed } else { end })
+    } else if protocol == TCP {
+        let header_len = (packet.direct(offset + 14)?.byte(offset + 12) >> 4) as usize * 4;
+        if header_len < 20 {
+            return None;
+        }
+        (offset + header_len, end)
+    } else {
+        return None;
+    };
+    let end = min(by_header, end);
+    let end = min(end, packet.len(end));
+    let header = packet.direct(offset + 8)?;
+    Some(Transport::Ports(Ports {
+        protocol,
+        source: header.half(offset),
+        destination: header.half(offset + 2),
+        payload,
+        payload_len: end.saturating_sub(payload),
+    }))
+}
+
+/// The headers of any frame, step by step.
+#[inline(always)]
+fn any<P: Packet, F: Forget>(packet: &P, forget: &F) -> Result<Headers, Stop> {
+    let network = network(packet)?;
+    let (is_ipv6, source) = match network.source {
+        Ip::V4(address) => (false, [address as u64, 0]),
+        Ip::V6(words) => (true, words),
+    };
+    Ok(Headers {
+        is_ipv6,
+        source,
+        destination: network.destination,
+        end: network.end,
+        hops: network.hops,
+        transport: transport(packet, &network, forget),
+    })
+}
 
 #[inline(always)]
 const fn is_vlan(ethertype: u16) -> bool {

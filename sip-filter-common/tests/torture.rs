@@ -47,7 +47,7 @@ fn class_of(payload: &[u8]) -> Class {
     for (to, from) in head.iter_mut().zip(payload) {
         *to = *from;
     }
-    classify(&head, payload.len())
+    classify(&sip_filter_common::packet::Head::new(&head), payload.len())
 }
 
 /// `Message`, a line for each field that it has.

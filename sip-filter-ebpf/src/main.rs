@@ -45,6 +45,7 @@ mod program {
 
     /// Inspects one received frame.
     #[xdp(frags)]
+    #[inline(always)]
     fn ingress(ctx: XdpContext) -> u32 {
         let frame = Frame::received(&ctx);
         let Some(kernel) = Kernel::new(&ctx) else {

@@ -10,7 +10,7 @@ use aya_ebpf::{
 use sip_filter_common::{
     abi::{Config, Control, Local, Meta, SNAPSHOT_MAX},
     pipeline::{COVER_WORDS, NetworkValue, PORT_BITMAP_WORDS, RECENT_ENTRIES, Recent},
-    table::WORDS,
+    table::{WORDS, network::LENGTH_WORDS},
 };
 
 pub(crate) const MMAP: usize = BPF_F_MMAPABLE as usize;
@@ -46,6 +46,15 @@ pub(crate) static CFG_TRUST6_MASK: Global<u32> = Global::new(BUCKETS as u32 - 1)
 /// Buckets of [`ENDPOINTS`] less one.
 #[unsafe(no_mangle)]
 pub(crate) static CFG_ENDP_MASK: Global<u32> = Global::new(BUCKETS as u32 - 1);
+/// Buckets of [`UNKNOWN`] that are used, less one.
+#[unsafe(no_mangle)]
+pub(crate) static CFG_UNKNOWN_MASK: Global<u32> = Global::new(0);
+/// Buckets of [`NETS4`] less one.
+#[unsafe(no_mangle)]
+pub(crate) static CFG_NETS4_MASK: Global<u32> = Global::new(BUCKETS as u32 - 1);
+/// Buckets of [`NETS6`] less one.
+#[unsafe(no_mangle)]
+pub(crate) static CFG_NETS6_MASK: Global<u32> = Global::new(BUCKETS as u32 - 1);
 /// Buckets of [`SOURCES`] less one.
 #[unsafe(no_mangle)]
 pub(crate) static CFG_SRC_MASK: Global<u32> = Global::new(BUCKETS as u32 - 1);
@@ -79,6 +88,13 @@ pub(crate) static UNKNOWN: Array<Bucket, BUCKETS, MMAP> = Array::new();
 pub(crate) static COVER4: Array<u64, { COVER_WORDS as usize }, MMAP> = Array::new();
 #[btf_map]
 pub(crate) static COVER6: Array<u64, { COVER_WORDS as usize }, MMAP> = Array::new();
+#[btf_map]
+pub(crate) static NETS4: Array<Bucket, BUCKETS, MMAP> = Array::new();
+#[btf_map]
+pub(crate) static NETS6: Array<Bucket, BUCKETS, MMAP> = Array::new();
+#[btf_map]
+pub(crate) static LENGTHS: Array<u64, { LENGTH_WORDS as usize }, MMAP> = Array::new();
+/// The tries hold the same networks, and those whose lengths the flat tables have no room for.
 #[btf_map]
 pub(crate) static NETWORKS4: LpmTrie<[u8; 4], NetworkValue, NETWORKS, TRIE> = LpmTrie::new();
 #[btf_map]

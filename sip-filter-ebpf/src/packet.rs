@@ -8,7 +8,7 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use sip_filter_common::{
-    packet::{Head, OFFSET_MASK, Packet},
+    packet::{Direct, Head, OFFSET_MASK, Packet},
     sip::HEAD,
 };
 
@@ -118,7 +118,52 @@ impl Frame<Skb> {
     }
 }
 
+/// The beginning of a packet, which the verifier knows to be there.
+#[derive(Clone, Copy)]
+pub(crate) struct Start(usize);
+
+impl Start {
+    #[inline(always)]
+    fn load<T: Copy>(self, offset: usize) -> T {
+        // SAFETY: the offset lies below the length that was compared with the end, which the verifier checks; as for
+        // alignment, see `load`.
+        unsafe { ((self.0 + offset) as *const T).read_volatile() }
+    }
+}
+
+impl Direct for Start {
+    #[inline(always)]
+    fn byte(self, offset: usize) -> u8 {
+        self.load(offset)
+    }
+
+    #[inline(always)]
+    fn half(self, offset: usize) -> u16 {
+        u16::from_be(self.load(offset))
+    }
+
+    #[inline(always)]
+    fn word(self, offset: usize) -> u32 {
+        u32::from_be(self.load(offset))
+    }
+
+    #[inline(always)]
+    fn double(self, offset: usize) -> u64 {
+        u64::from_be(self.load(offset))
+    }
+}
+
 impl<B: Buffer> Packet for Frame<B> {
+    type Direct<'a>
+        = Start
+    where
+        Self: 'a;
+
+    #[inline(always)]
+    fn direct(&self, len: usize) -> Option<Start> {
+        (self.data + len <= self.data_end).then_some(Start(self.data))
+    }
+
     #[inline(always)]
     fn len(&self, reach: usize) -> usize {
         let direct = self.data_end - self.data;
@@ -138,11 +183,12 @@ impl<B: Buffer> Packet for Frame<B> {
             // checks the same comparison.
             return Some(unsafe { load(start) });
         }
-        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+        let mut bytes = MaybeUninit::<Aligned<N>>::uninit();
         // SAFETY: `bytes` has room for N bytes.
         if unsafe { self.copy_to(offset, bytes.as_mut_ptr().cast(), N) } {
+            // In the same words as above: the compiler then joins the two ways in words, and not byte by byte.
             // SAFETY: the helper filled all of it.
-            return Some(unsafe { bytes.assume_init() });
+            return Some(unsafe { load(bytes.as_ptr() as usize) });
         }
         None
     }
@@ -150,19 +196,19 @@ impl<B: Buffer> Packet for Frame<B> {
     #[inline(always)]
     fn head(&self, offset: usize, len: usize) -> Head {
         let offset = offset & OFFSET_MASK;
-        if len >= HEAD
-            && let Some(bytes) = self.read::<HEAD>(offset)
-        {
-            return Head(bytes);
+        let start = self.data + offset;
+        if len >= HEAD && start + HEAD <= self.data_end {
+            let at = Start(start);
+            return Head([0, 8, 16, 24].map(|offset| u64::from_le(at.load(offset))));
         }
-        let mut head = Head([0; HEAD]);
-        // Shorter than the head, so the mask changes nothing; an empty payload must not reach the helper.
-        let len = len & (HEAD - 1);
+        let mut head = [0_u64; HEAD / 8];
+        // Shorter than the head or in several buffers. An empty payload must not reach the helper.
+        let len = if len >= HEAD { HEAD } else { len & (HEAD - 1) };
         if len > 0 {
-            // SAFETY: `head` has room for 31 bytes. If they are not there, it stays zero.
-            let _ = unsafe { self.copy_to(offset, head.0.as_mut_ptr(), len) };
+            // SAFETY: `head` has room for 32 bytes. If they are not there, it stays zero.
+            let _ = unsafe { self.copy_to(offset, head.as_mut_ptr().cast(), len) };
         }
-        head
+        Head(head.map(u64::from_le))
     }
 
     #[inline(always)]
@@ -176,6 +222,10 @@ impl<B: Buffer> Packet for Frame<B> {
         Self::of(self.buffer)
     }
 }
+
+/// Bytes that can be read as words.
+#[repr(C, align(8))]
+struct Aligned<const N: usize>([u8; N]);
 
 /// Keeps the compiler from turning `end <= data_end` into `start < data_end` for one byte: the verifier learns nothing
 /// from a strict comparison of a pointer without a constant offset (`find_good_pkt_pointers`).

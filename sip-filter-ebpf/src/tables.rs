@@ -13,9 +13,9 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use sip_filter_common::{
     abi::{COUNTER_WORDS, Config, Control, EventHeader, Family, Local, SNAPSHOT_MAX},
-    packet::{Ip, Packet},
+    packet::{Head, Ip, Packet},
     pipeline::{Budget, Lane, NetworkValue, Recent, Tables},
-    sip::Class,
+    sip::{Class, classify, known_method},
     table::{Forget, Line, Memory},
 };
 
@@ -53,7 +53,8 @@ impl Line for MapLine {
 /// A flat table in an array map whose size is known since loading.
 pub(crate) struct MapMemory<const BUCKETS: usize, const FLAGS: usize> {
     map: &'static Array<Bucket, BUCKETS, FLAGS>,
-    mask: u32,
+    /// Read where it is needed: few packets ask every table.
+    mask: &'static Global<u32>,
     local: *mut Local,
 }
 
@@ -69,7 +70,7 @@ impl<const BUCKETS: usize, const FLAGS: usize> Memory for MapMemory<BUCKETS, FLA
 
     #[inline(always)]
     fn mask(&self) -> u32 {
-        self.mask
+        self.mask.load()
     }
 
     #[inline(always)]
@@ -91,8 +92,12 @@ pub(crate) struct Kernel<'a, C> {
     trust4: FlatTable,
     trust6: FlatTable,
     endpoints: FlatTable,
+    nets4: FlatTable,
+    nets6: FlatTable,
     unknown: FlatTable,
 }
+
+const HEADER_WORDS: usize = size_of::<EventHeader>() / 8;
 
 /// All flat tables are declared alike; their sizes are set when they are loaded.
 type FlatTable = MapMemory<{ maps::BUCKETS }, { maps::MMAP }>;
@@ -106,11 +111,7 @@ impl<'a, C: EbpfContext> Kernel<'a, C> {
         // SAFETY: the look-up succeeded.
         let active = unsafe { ptr::read_volatile(&raw const (*control).active) };
         let config = maps::CONFIG.get_ptr(active as u32);
-        let table = |map, mask: &Global<u32>| FlatTable {
-            map,
-            mask: mask.load(),
-            local,
-        };
+        let table = |map, mask| FlatTable { map, mask, local };
         Some(Self {
             ctx,
             control,
@@ -123,11 +124,9 @@ impl<'a, C: EbpfContext> Kernel<'a, C> {
             trust4: table(&maps::TRUST4, &maps::CFG_TRUST4_MASK),
             trust6: table(&maps::TRUST6, &maps::CFG_TRUST6_MASK),
             endpoints: table(&maps::ENDPOINTS, &maps::CFG_ENDP_MASK),
-            unknown: FlatTable {
-                map: &maps::UNKNOWN,
-                mask: 0,
-                local,
-            },
+            nets4: table(&maps::NETS4, &maps::CFG_NETS4_MASK),
+            nets6: table(&maps::NETS6, &maps::CFG_NETS6_MASK),
+            unknown: table(&maps::UNKNOWN, &maps::CFG_UNKNOWN_MASK),
         })
     }
 
@@ -247,6 +246,21 @@ impl<C: EbpfContext> Tables for Kernel<'_, C> {
     }
 
     #[inline(always)]
+    fn nets4(&self) -> &Self::Memory {
+        &self.nets4
+    }
+
+    #[inline(always)]
+    fn nets6(&self) -> &Self::Memory {
+        &self.nets6
+    }
+
+    #[inline(always)]
+    fn lengths(&self, block: u32) -> Option<u64> {
+        maps::LENGTHS.get(block).copied()
+    }
+
+    #[inline(always)]
     fn network(&self, source: Ip) -> Option<NetworkValue> {
         // SAFETY: the look-up succeeded; entries are replaced, not rewritten.
         entry(source).map(|entry| unsafe { *entry })
@@ -290,6 +304,16 @@ impl<C: EbpfContext> Tables for Kernel<'_, C> {
     }
 
     #[inline(always)]
+    fn classify(&self, head: &Head, len: usize) -> u64 {
+        let known = known_method(head.0);
+        if !matches!(known, Class::Garbage) {
+            return known as u64;
+        }
+        let [a, b, c, d] = head.0;
+        classify_other(a, b, c, d, len as u64)
+    }
+
+    #[inline(always)]
     fn count_class(&self, class: Class) {
         // SAFETY: the index is masked to the array; `local` belongs to this CPU.
         unsafe {
@@ -325,7 +349,13 @@ impl<C> Kernel<'_, C> {
         let captured = header.captured as usize & (2 * SNAPSHOT_MAX - 1);
         // SAFETY: the scratch belongs to this CPU and has room for the header and the masked length.
         let sent = unsafe {
-            scratch.cast::<EventHeader>().write(*header);
+            // In words: byte by byte, the compiler keeps 32 bytes of addresses in as many slots of the stack.
+            let words: [u64; HEADER_WORDS] = core::mem::transmute(*header);
+            let mut word = 0;
+            while word < HEADER_WORDS {
+                ptr::write_volatile(scratch.cast::<u64>().add(word), words[word]);
+                word += 1;
+            }
             let excerpt = scratch.cast::<u8>().add(head);
             let copied = captured == 0 || packet.copy_to(payload, excerpt, captured);
             let len = if copied { head + captured } else { head };
@@ -341,7 +371,9 @@ impl<C> Kernel<'_, C> {
     }
 }
 
-/// Through a map value and back: the verifier does not follow values there.
+/// Through a map value and back: the verifier does not follow values there. A value combined with a zero it cannot know
+/// (`^=`) would do for one path, but to prove a bound the verifier goes back through such an instruction to where the
+/// value comes from, and paths that differ there are verified one by one again.
 #[inline(always)]
 fn forget(local: *mut Local, value: u64) -> u64 {
     // SAFETY: `local` belongs to this CPU.
@@ -364,4 +396,12 @@ fn entry(source: Ip) -> Option<*mut NetworkValue> {
         }
     }
     .map(|entry| ptr::from_ref(entry).cast_mut())
+}
+
+/// [`classify`] for what has no usual method. A global function, so the verifier looks at it by itself: its many ways end
+/// here and not each at the program's end.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn classify_other(a: u64, b: u64, c: u64, d: u64, len: u64) -> u64 {
+    classify(&Head([a, b, c, d]), len as usize) as u64
 }

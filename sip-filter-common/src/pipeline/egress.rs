@@ -6,7 +6,7 @@ use super::{Content, Due, Subject, Tables, due, protection, send, source_key};
 use crate::{
     abi::EventKind,
     packet::{self, Ip, Packet, Ports, Transport},
-    sip::{Class, classify},
+    sip::Class,
 };
 
 /// Reports a final response that leaves a protected port to its remote party.
@@ -22,8 +22,8 @@ pub fn observe<P: Packet, T: Tables>(packet: &P, tables: &T) {
     // To the tables the remote party is the source, as it is for what it sends.
     let ports = Ports {
         protocol: tables.forget(ports.protocol as u64) as u8,
-        source: ports.destination,
-        destination: ports.source,
+        source: tables.forget(ports.destination as u64) as u16,
+        destination: tables.forget(ports.source as u64) as u16,
         payload: tables.forget(ports.payload as u64) as usize,
         payload_len: tables.forget(ports.payload_len as u64) as usize,
     };
@@ -34,10 +34,14 @@ pub fn observe<P: Packet, T: Tables>(packet: &P, tables: &T) {
         return;
     };
     let packet = &packet.again();
-    let head = packet.head(ports.payload, ports.payload_len).0;
-    if !matches!(classify(&head, ports.payload_len), Class::Response) || is_provisional(&head) {
+    let head = packet.head(ports.payload, ports.payload_len);
+    if tables.classify(&head, ports.payload_len) != Class::Response as u64 || is_provisional(&head) {
         return;
     }
+    let remote = match remote {
+        Ip::V4(address) => Ip::V4(tables.forget(address as u64) as u32),
+        Ip::V6([high, low]) => Ip::V6([tables.forget(high), tables.forget(low)]),
+    };
     let subject = Subject {
         source: remote,
         destination: tables.forget(local as u64) as usize,
@@ -53,7 +57,7 @@ pub fn observe<P: Packet, T: Tables>(packet: &P, tables: &T) {
         config,
         subject.now,
         (EventKind::Response, Class::Response),
-        (key, 0),
+        (key, key.place(config.seed), 0),
     );
     if due != Due::NONE {
         send(packet, tables, config, &subject, due);
@@ -76,6 +80,6 @@ fn remote<P: Packet>(packet: &P, network: &packet::Network) -> Option<(Ip, usize
 
 /// `SIP/2.0 1xx`: more will follow.
 #[inline(always)]
-const fn is_provisional(head: &[u8; crate::sip::HEAD]) -> bool {
-    head[8] == b'1'
+const fn is_provisional(head: &packet::Head) -> bool {
+    head.byte(8) == b'1'
 }

@@ -22,8 +22,8 @@ use unknown::within_unknown_budget;
 
 use crate::{
     abi::{Config, EventKind, Family, counter_index, flags},
-    packet::{self, Ip, Packet, Ports, Stop, TCP, Transport},
-    sip::{Class, classify},
+    packet::{self, Headers, Ip, Packet, Ports, Stop, TCP, Transport},
+    sip::Class,
     table::source::{Judged, SourceKey, admitted},
     verdict::{Action, Reason, Verdict},
 };
@@ -87,17 +87,17 @@ pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Decision {
     let Some(config) = tables.config() else {
         return Decision::passed(Reason::PassMapError);
     };
-    let network = match packet::network(packet) {
-        Ok(network) => network,
+    let headers = match packet::headers(packet, tables) {
+        Ok(headers) => headers,
         Err(Stop::NotIp) => return Decision::passed(Reason::PassNotIp),
         Err(Stop::Truncated) => return Decision::passed(Reason::PassTruncated),
         Err(Stop::TooDeep) => return Decision::passed(Reason::PassTooDeep),
     };
-    let family = match network.source {
+    let family = match headers.source() {
         Ip::V4(_) => Family::V4,
         Ip::V6(_) => Family::V6,
     };
-    let subject = Subject::new(packet, tables, &network);
+    let subject = Subject::new(tables, &headers);
     // The headers are read; for the rest the verifier need not know how far they reached.
     let outcome = judge(&packet.again(), tables, config, &subject);
     let code = tables.forget(outcome.reason as u64) as u8;
@@ -114,7 +114,7 @@ pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Decision {
         code,
         simulated,
         family,
-        reach: network.end,
+        reach: headers.end,
     }
 }
 
@@ -172,7 +172,7 @@ impl Content {
 
 impl Subject {
     #[inline(always)]
-    fn new<P: Packet, T: Tables>(packet: &P, tables: &T, network: &packet::Network) -> Self {
+    fn new<T: Tables>(tables: &T, headers: &Headers) -> Self {
         const NONE: Ports = Ports {
             protocol: 0,
             source: 0,
@@ -180,7 +180,7 @@ impl Subject {
             payload: 0,
             payload_len: 0,
         };
-        let (content, ports) = match packet::transport(packet, network, tables) {
+        let (content, ports) = match headers.transport {
             Transport::Ports(ports) => (protection(tables, &ports), ports),
             Transport::LaterFragment { udp: true } => (Content::UdpFragment, NONE),
             Transport::LaterFragment { udp: false } => (Content::OtherFragment, NONE),
@@ -190,18 +190,21 @@ impl Subject {
         };
         // Whatever way the headers were parsed, the verifier looks at what follows once.
         Self {
-            source: network.source,
-            destination: tables.forget(network.destination as u64) as usize,
+            source: match headers.source() {
+                Ip::V4(address) => Ip::V4(tables.forget(address as u64) as u32),
+                Ip::V6([high, low]) => Ip::V6([tables.forget(high), tables.forget(low)]),
+            },
+            destination: tables.forget(headers.destination as u64) as usize,
             content: Content::from_number(tables.forget(content as u64)),
             ports: Ports {
                 protocol: tables.forget(ports.protocol as u64) as u8,
-                source: ports.source,
-                destination: ports.destination,
+                source: tables.forget(ports.source as u64) as u16,
+                destination: tables.forget(ports.destination as u64) as u16,
                 payload: tables.forget(ports.payload as u64) as usize,
                 payload_len: tables.forget(ports.payload_len as u64) as usize,
             },
-            reach: tables.forget(network.end as u64) as usize,
-            hops: network.hops,
+            reach: tables.forget(headers.end as u64) as usize,
+            hops: headers.hops,
             now: tables.now(),
         }
     }
@@ -245,12 +248,10 @@ fn admit<P: Packet, T: Tables>(
     allowed: bool,
 ) -> Outcome {
     let ports = &subject.ports;
-    let seen = classify(
-        &packet.head(ports.payload, ports.payload_len).0,
-        ports.payload_len,
-    );
+    let head = packet.head(ports.payload, ports.payload_len);
+    let seen = tables.classify(&head, ports.payload_len);
     // One class for each stage below, so that none is verified for each of them.
-    let class = || Class::from_low_bits(tables.forget(seen as u64));
+    let class = || Class::from_low_bits(tables.forget(seen));
     // A TCP segment may begin anywhere in a message, or be TLS; only one that begins a message is judged.
     if ports.protocol == TCP && matches!(class(), Class::KeepAlive | Class::Garbage) {
         let reason = if allowed {
@@ -269,7 +270,9 @@ fn admit<P: Packet, T: Tables>(
     // What strays in the name of a trusted source must not use up what is its own.
     let stray = trust().stray();
     let key = source_key(config, subject.source, class()).apart(stray);
-    let judged = tables.forget(by_source(tables, config, (class(), trust()), key, subject.now).number());
+    let place = key.place(config.seed);
+    let judged = by_source(tables, config, (class(), trust()), (key, place), subject.now);
+    let judged = tables.forget(judged.number());
     let judged = || Judged::from_number(tables.forget(judged));
     if judged().within()
         && !trust().is_trusted()
@@ -289,7 +292,7 @@ fn admit<P: Packet, T: Tables>(
             config,
             subject.now,
             (kind, class()),
-            (key, trust().stray()),
+            (key, place, trust().stray()),
         )
     } else {
         Due::NONE
@@ -309,7 +312,7 @@ fn by_source<T: Tables>(
     tables: &T,
     config: &Config,
     (class, trust): (Class, Trust),
-    key: SourceKey,
+    (key, place): (SourceKey, u64),
     now: u64,
 ) -> Judged {
     let index = tables.forget(class as u64 | trust.at_home() << 3) as usize & (2 * Class::COUNT - 1);
@@ -319,7 +322,7 @@ fn by_source<T: Tables>(
     if limit.interval == 0 && !shares {
         return Judged::RETURNING;
     }
-    admitted(tables.sources(), config.seed, key, limit, now)
+    admitted(tables.sources(), place, key, limit, now)
 }
 
 /// Responses and keep-alives tell detection nothing as long as they stay within their limits.

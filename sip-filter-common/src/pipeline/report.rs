@@ -5,7 +5,7 @@ use crate::{
     abi::{Address, Config, EventHeader, EventKind, SNAPSHOT_MAX, WINDOW_SHIFT},
     packet::{Ip, OFFSET_MASK, Packet},
     sip::Class,
-    table::{hash, source::SourceKey},
+    table::source::SourceKey,
     verdict::Reason,
 };
 
@@ -61,14 +61,14 @@ impl Due {
 }
 
 /// Whether an event about a source is due, or its count is added to the source's next event: because the source had its
-/// share of this window, or the CPU its own. `stray` is 1 for a trusted source at another endpoint.
+/// share of this window, or the CPU its own. `place` is the key's; `stray` is 1 for a trusted source at another endpoint.
 #[inline(always)]
 pub(super) fn due<T: Tables>(
     tables: &T,
     config: &Config,
     now: u64,
     (kind, class): (EventKind, Class),
-    (key, stray): (SourceKey, u64),
+    (key, place, stray): (SourceKey, u64, u64),
 ) -> Due {
     let (share, lane) = match kind {
         EventKind::OverLimit => (1, Lane::Ingress),
@@ -78,7 +78,8 @@ pub(super) fn due<T: Tables>(
     // The upper bits of a key are free, or random in it.
     let key = key.number() ^ (kind as u64) << 60;
     let window = (now >> WINDOW_SHIFT) as u32;
-    let index = hash(config.seed, key, 5) as u32 & (RECENT_ENTRIES - 1);
+    // Bits of the hash that the source table does not use; the kinds of events of one source lie apart.
+    let index = ((place >> 40) as u32 ^ kind as u32) & (RECENT_ENTRIES - 1);
     let count = tables.recent(index, |recent| {
         if recent.key != key {
             *recent = Recent {
@@ -185,11 +186,16 @@ const fn min(a: usize, b: usize) -> usize {
 #[inline(always)]
 fn destination<P: Packet>(packet: &P, subject: &Subject) -> Address {
     let offset = subject.destination & OFFSET_MASK;
-    match subject.source {
-        Ip::V4(_) => packet.read(offset).map(Address::v4),
-        Ip::V6(_) => packet.read(offset).map(Address),
-    }
-    .unwrap_or_default()
+    // In words, as in `Ip::address`; unspecified, should it lie outside the frame.
+    let double = |offset| packet.read(offset).map_or(0, u64::from_be_bytes);
+    let (high, low) = match subject.source {
+        Ip::V4(_) => {
+            let address = packet.read(offset).map_or(0, u32::from_be_bytes);
+            (0, 0xffff << 32 | address as u64)
+        }
+        Ip::V6(_) => (double(offset), double(offset + 8)),
+    };
+    Address::from_words(high, low)
 }
 
 /// A verdict and the event it causes.

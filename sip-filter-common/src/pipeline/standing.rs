@@ -6,8 +6,9 @@ use crate::{
     packet::Ip,
     table::{
         Memory,
-        ban::{Layout, V4, V6Host, V6Prefix, lookup},
+        ban::{Fate, Layout, V4, V6Host, V6Prefix, Value as _, lookup},
         endpoint_key,
+        network::{Effect, Lengths, Match, Net4, Net6, block4, block6, hit, longest},
     },
     verdict::Reason,
 };
@@ -24,18 +25,24 @@ pub(super) enum Standing {
 /// Enforces bans and allowances on a packet.
 #[inline(always)]
 pub(super) fn enforce<T: Tables>(tables: &T, config: &Config, subject: &Subject) -> Standing {
-    let network = if is_covered(tables, config, subject.source) {
-        tables.network(subject.source).unwrap_or_default()
-    } else {
-        NetworkValue::default()
-    };
     let sip = subject.content.is_or_may_be_sip();
-    let all = network.all.in_force(subject.now);
+    if !sip && config.flags & flags::ALL == 0 {
+        // No ban stops it, and limits do not concern it.
+        return Standing::Open;
+    }
+    let found = if is_covered(tables, config, subject.source) {
+        network(tables, config, subject.source)
+    } else {
+        Match::default()
+    };
+    let network = Effect::from_number(tables.forget(found.effect.number()));
+    let place = tables.forget(found.place);
+    let all = network.all().in_force(subject.now);
     let view = View {
         now: subject.now,
         // Flags as numbers the verifier does not follow: below, both values of each are one path.
-        allowed: tables.forget((network.allowed != 0) as u64) != 0,
-        network_stops: tables.forget((all || sip && network.sip.in_force(subject.now)) as u64) != 0,
+        allowed: tables.forget(network.allowed() as u64) != 0,
+        network_stops: tables.forget((all || sip && network.sip().in_force(subject.now)) as u64) != 0,
         any_address_ban_stops: tables.forget((all || sip) as u64) != 0,
     };
     if let Some(reason) = by_address(tables, config, subject, &view) {
@@ -44,7 +51,7 @@ pub(super) fn enforce<T: Tables>(tables: &T, config: &Config, subject: &Subject)
     match (view.network_stops, view.allowed) {
         (true, true) => Standing::Decided(Reason::PassAllowedBanned),
         (true, false) => {
-            tables.network_hit(subject.source);
+            network_hit(tables, subject.source, place);
             Standing::Decided(Reason::DropBanNetwork)
         }
         (false, true) => Standing::Allowed,
@@ -67,10 +74,15 @@ struct View {
 #[inline(always)]
 fn by_address<T: Tables>(tables: &T, config: &Config, subject: &Subject, view: &View) -> Option<Reason> {
     match subject.source {
+        Ip::V4(_) if config.flags & flags::BANS4 == 0 => None,
         Ip::V4(address) => stopped::<V4, _, _>(tables, tables.ban4(), config, address, view),
         Ip::V6([high, low]) => {
             let prefix = prefix6(high, config.source_prefix6);
-            let by_prefix = stopped::<V6Prefix, _, _>(tables, tables.ban6(), config, prefix, view);
+            let by_prefix = if config.flags & flags::BANS6 == 0 {
+                None
+            } else {
+                stopped::<V6Prefix, _, _>(tables, tables.ban6(), config, prefix, view)
+            };
             if by_prefix.is_some() || config.flags & flags::HOSTS6 == 0 {
                 return by_prefix;
             }
@@ -80,7 +92,7 @@ fn by_address<T: Tables>(tables: &T, config: &Config, subject: &Subject, view: &
 }
 
 #[inline(always)]
-fn stopped<L: Layout, T: Tables, M: Memory>(
+fn stopped<L: Layout<Value = Fate>, T: Tables, M: Memory>(
     tables: &T,
     memory: &M,
     config: &Config,
@@ -88,7 +100,7 @@ fn stopped<L: Layout, T: Tables, M: Memory>(
     view: &View,
 ) -> Option<Reason> {
     let found = lookup::<L, M>(memory, config.seed, key)?;
-    if !found.fate.in_force(view.now) || !(view.any_address_ban_stops || found.fate.all()) {
+    if !found.value.in_force(view.now) || !(view.any_address_ban_stops || found.value.all()) {
         return None;
     }
     if view.allowed {
@@ -151,7 +163,7 @@ pub(super) fn trust<T: Tables>(tables: &T, config: &Config, subject: &Subject) -
     );
     let key = tables.forget(key);
     let at_home = lookup::<V6Prefix, _>(tables.endpoints(), config.seed, key)
-        .is_some_and(|found| found.fate.in_force(subject.now));
+        .is_some_and(|found| found.value.in_force(subject.now));
     Trust(trusted | (at_home as u64) << 1)
 }
 
@@ -163,18 +175,55 @@ fn is_trusted<T: Tables>(tables: &T, config: &Config, subject: &Subject) -> bool
         Ip::V4(address) => {
             config.flags & flags::TRUST4 != 0
                 && lookup::<V4, _>(tables.trust4(), config.seed, address)
-                    .is_some_and(|found| found.fate.in_force(now))
+                    .is_some_and(|found| found.value.in_force(now))
         }
         Ip::V6([high, _]) => {
             let prefix = prefix6(high, config.source_prefix6);
             config.flags & flags::TRUST6 != 0
                 && lookup::<V6Prefix, _>(tables.trust6(), config.seed, prefix)
-                    .is_some_and(|found| found.fate.in_force(now))
+                    .is_some_and(|found| found.value.in_force(now))
         }
     }
 }
 
-/// Whether the network trie may know a source.
+/// Where the hits of an entry of the trie are counted: in the trie.
+const IN_TRIE: u64 = u64::MAX;
+
+/// The longest match among networks.
+#[inline(always)]
+fn network<T: Tables>(tables: &T, config: &Config, source: Ip) -> Match {
+    let seed = config.seed;
+    let block = match source {
+        Ip::V4(address) => block4(address),
+        Ip::V6([high, _]) => block6(seed, high),
+    };
+    let lengths = tables.lengths(block).map_or(Lengths::TRIE, Lengths);
+    if lengths == Lengths::TRIE {
+        return Match {
+            effect: tables.network(source).map_or(Effect::NONE, NetworkValue::effect),
+            place: IN_TRIE,
+        };
+    }
+    match source {
+        Ip::V4(address) => {
+            longest::<Net4, _>(tables.nets4(), seed, lengths, |length| Net4::key(address, length))
+        }
+        Ip::V6([high, _]) => {
+            longest::<Net6, _>(tables.nets6(), seed, lengths, |length| Net6::key(high, length))
+        }
+    }
+}
+
+#[inline(always)]
+fn network_hit<T: Tables>(tables: &T, source: Ip, place: u64) {
+    match source {
+        _ if place == IN_TRIE => tables.network_hit(source),
+        Ip::V4(_) => hit(tables.nets4(), place, tables.random()),
+        Ip::V6(_) => hit(tables.nets6(), place, tables.random()),
+    }
+}
+
+/// Whether some network may lie around a source.
 #[inline(always)]
 fn is_covered<T: Tables>(tables: &T, config: &Config, source: Ip) -> bool {
     let (some, wide, family) = match source {

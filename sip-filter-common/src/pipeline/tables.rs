@@ -2,9 +2,9 @@
 
 use crate::{
     abi::{Config, EventHeader, Family},
-    packet::{Ip, Packet, TCP},
-    sip::Class,
-    table::{Fate, Forget, Memory, hash},
+    packet::{Head, Ip, Packet, TCP},
+    sip::{Class, classify},
+    table::{Fate, Forget, Memory, hash, network::Effect},
 };
 
 /// What the network trie says of a source: the merged effect of every ban and allowance on a network around it, so
@@ -20,6 +20,15 @@ pub struct NetworkValue {
     pub allowed: u32,
     /// Packets dropped by this entry, wrapping.
     pub hits: u32,
+}
+
+impl NetworkValue {
+    /// The same in one word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn effect(self) -> Effect {
+        Effect::new(self.sip, self.all, self.allowed != 0)
+    }
 }
 
 /// Counter of one source's events of one kind, in a direct-mapped table of each CPU.
@@ -103,6 +112,12 @@ pub trait Tables: Forget {
     fn port_word(&self, index: u32) -> Option<u64>;
     /// Word of the bitmap of addresses that lie in some network of the trie, see [`cover_bit`].
     fn cover_word(&self, family: Family, index: u32) -> Option<u64>;
+    /// IPv4 networks.
+    fn nets4(&self) -> &Self::Memory;
+    /// IPv6 networks.
+    fn nets6(&self) -> &Self::Memory;
+    /// Word of the table of [`crate::table::network::Lengths`].
+    fn lengths(&self, block: u32) -> Option<u64>;
     /// Longest match in the network trie.
     fn network(&self, source: Ip) -> Option<NetworkValue>;
     /// Counts a packet dropped by the entry that [`Self::network`] found.
@@ -111,6 +126,11 @@ pub trait Tables: Forget {
     fn recent<R>(&self, index: u32, f: impl FnOnce(&mut Recent) -> R) -> Option<R>;
     /// Runs `f` on this CPU's [`Budget`] of a lane.
     fn budget<R>(&self, lane: Lane, f: impl FnOnce(&mut Budget) -> R) -> R;
+    /// The class of a payload of `len` bytes, as a number: [`classify`].
+    #[inline(always)]
+    fn classify(&self, head: &Head, len: usize) -> u64 {
+        classify(head, len) as u64
+    }
     /// Counts a packet of a class.
     fn count_class(&self, class: Class);
     /// Counts an event given up for the budget's sake.

@@ -1,5 +1,7 @@
 //! Start-line classifier: what kind of traffic a payload is, from its first bytes alone.
 
+use crate::packet::Head;
+
 /// Traffic classes, each with a limit of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -101,13 +103,12 @@ const SKIP_MAX: usize = 8;
 /// is an empty payload, at most [`HEAD`] bytes of nothing but NUL, space, tab, CR and LF (phones send all of these
 /// to hold a NAT binding open), or a STUN message with the cookie of RFC 5389 §6.
 ///
-/// Written for the kernel's verifier: the head is read once, into four words, and every later step works on the
-/// words in registers. Nothing is indexed, so nothing can be out of bounds and nothing has to be proven to be
-/// within. A caller in the kernel does well to align `head` to 8 bytes, which turns 32 loads into four.
+/// Written for the kernel's verifier: every step works on the four words of the head in registers. Nothing is indexed,
+/// so nothing can be out of bounds and nothing has to be proven to be within.
 #[inline(always)]
 #[must_use]
-pub fn classify(head: &[u8; HEAD], len: usize) -> Class {
-    let words = words(head);
+pub fn classify(head: &Head, len: usize) -> Class {
+    let words = head.0;
     if len == 0 {
         return Class::KeepAlive;
     }
@@ -157,17 +158,6 @@ const fn word(text: &[u8]) -> u64 {
         value = value << 8 | text[index] as u64;
     }
     value
-}
-
-/// The head as little-endian words: the first byte is the lowest of the first word.
-#[inline(always)]
-const fn words(h: &[u8; HEAD]) -> [u64; 4] {
-    [
-        u64::from_le_bytes([h[0], h[1], h[2], h[3], h[4], h[5], h[6], h[7]]),
-        u64::from_le_bytes([h[8], h[9], h[10], h[11], h[12], h[13], h[14], h[15]]),
-        u64::from_le_bytes([h[16], h[17], h[18], h[19], h[20], h[21], h[22], h[23]]),
-        u64::from_le_bytes([h[24], h[25], h[26], h[27], h[28], h[29], h[30], h[31]]),
-    ]
 }
 
 /// The high bit of every byte of `word` that equals `byte`, and no other bit. (The shorter folklore form also
@@ -221,15 +211,14 @@ const fn is_stun(first: u64, len: usize) -> bool {
     len >= 20 && first >> 32 == COOKIE && first & 0xc0 == 0
 }
 
-/// Classifies what begins with a start line: a request, a response, or [`Class::Garbage`].
+/// The class of a request whose method has one of its own; for anything else [`Class::Garbage`].
 #[inline(always)]
-const fn start_line(words: [u64; 4], longer: bool) -> Class {
+#[must_use]
+pub const fn known_method(words: [u64; 4]) -> Class {
     const REGISTER: u64 = word(b"REGISTER");
     const INVITE: u64 = word(b"INVITE ");
     const OPTIONS: u64 = word(b"OPTIONS ");
     const SUBSCRIBE: u64 = word(b"SUBSCRIB");
-    const VERSION: u64 = word(b"sip/");
-    const LETTERS_TO_LOWER: u64 = word(b"\x20\x20\x20");
 
     let [a, b, _, _] = words;
     if a == REGISTER && b & 0xff == SP && b >> 8 & 0xff != SP {
@@ -244,6 +233,20 @@ const fn start_line(words: [u64; 4], longer: bool) -> Class {
     if a == SUBSCRIBE && b & 0xffff == word(b"E ") && b >> 16 & 0xff != SP {
         return Class::Subscribe;
     }
+    Class::Garbage
+}
+
+/// Classifies what begins with a start line: a request, a response, or [`Class::Garbage`].
+#[inline(always)]
+const fn start_line(words: [u64; 4], longer: bool) -> Class {
+    const VERSION: u64 = word(b"sip/");
+    const LETTERS_TO_LOWER: u64 = word(b"\x20\x20\x20");
+
+    let known = known_method(words);
+    if !matches!(known, Class::Garbage) {
+        return known;
+    }
+    let [a, ..] = words;
     // No method reads so: `/` is no token character.
     if (a | LETTERS_TO_LOWER) & 0xffff_ffff == VERSION {
         return Class::Response;

@@ -12,92 +12,35 @@
 
 use core::marker::PhantomData;
 
+pub use super::fate::{Fate, Value};
 use super::{Line, Memory, candidates, hash, hits};
-use crate::abi::EXPIRY_SHIFT;
-
-/// Scope and end of a ban, in 32 bits; zero means there is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[repr(transparent)]
-pub struct Fate(pub u32);
-
-impl Fate {
-    /// No ban.
-    pub const NONE: Self = Self(0);
-    const PRESENT: u32 = 1;
-    const ALL: u32 = 2;
-    const UNTIL_SHIFT: u32 = 2;
-    /// Latest end that can be told from "permanent": 2³⁰ − 1 units of 268 ms after boot, about nine years.
-    const UNTIL_MAX: u64 = (1 << 30) - 1;
-
-    /// A ban that ends at boot time `expires` (nanoseconds), rounded up to a unit of 2²⁸ ns; `None` is permanent.
-    /// With `all`, it stops everything from the source, not only SIP.
-    #[must_use]
-    pub const fn new(expires: Option<u64>, all: bool) -> Self {
-        let until = match expires {
-            None => 0,
-            Some(time) => {
-                let units = time.div_ceil(1 << EXPIRY_SHIFT);
-                match units {
-                    0 => 1,
-                    Self::UNTIL_MAX.. => 0,
-                    _ => units as u32,
-                }
-            }
-        };
-        Self(Self::PRESENT | if all { Self::ALL } else { 0 } | until << Self::UNTIL_SHIFT)
-    }
-
-    /// Whether there is an entry at all, in force or expired.
-    #[inline(always)]
-    #[must_use]
-    pub const fn exists(self) -> bool {
-        self.0 != 0
-    }
-
-    /// Whether the ban is in force at boot time `now` (nanoseconds).
-    #[inline(always)]
-    #[must_use]
-    pub const fn in_force(self, now: u64) -> bool {
-        let until = self.0 >> Self::UNTIL_SHIFT;
-        self.exists() && (until == 0 || (now >> EXPIRY_SHIFT) < until as u64)
-    }
-
-    /// Whether it stops everything from the source.
-    #[inline(always)]
-    #[must_use]
-    pub const fn all(self) -> bool {
-        self.0 & Self::ALL != 0
-    }
-
-    /// Boot time of its end in nanoseconds, as rounded; `None` is permanent.
-    #[must_use]
-    pub const fn expires(self) -> Option<u64> {
-        match self.0 >> Self::UNTIL_SHIFT {
-            0 => None,
-            until => Some((until as u64) << EXPIRY_SHIFT),
-        }
-    }
-}
 
 /// How keys and fates lie in a bucket. The last word always holds the hit counters.
 pub trait Layout {
     /// Exact key.
     type Key: Copy + Eq;
+    /// What is kept under it.
+    type Value: Value;
     /// Entries in a bucket.
     const SLOTS: usize;
     /// Words to hash.
     fn words(key: Self::Key) -> (u64, u64);
-    /// Key and fate in a slot; [`Fate::NONE`] if it is free.
-    fn read<L: Line>(line: L, slot: usize) -> (Self::Key, Fate);
-    /// Fate of `key` if it is in this slot, else [`Fate::NONE`].
-    fn probe<L: Line>(line: L, slot: usize, key: Self::Key) -> Fate;
+    /// Key and fate in a slot; [`Value::NONE`] if it is free.
+    fn read<L: Line>(line: L, slot: usize) -> (Self::Key, Self::Value);
+    /// Fate of `key` if it is in this slot, else [`Value::NONE`].
+    fn probe<L: Line>(line: L, slot: usize, key: Self::Key) -> Self::Value;
     /// Writes an entry into a free slot, or a new fate into the slot that holds this key.
-    fn write<L: Line>(line: L, slot: usize, key: Self::Key, fate: Fate);
+    fn write<L: Line>(line: L, slot: usize, key: Self::Key, fate: Self::Value);
     /// Frees a slot.
     fn clear<L: Line>(line: L, slot: usize);
 }
 
+/// The word of the hit counters.
 const HITS: usize = super::WORDS - 1;
+/// The bit of that word which no counter uses: some entry whose first bucket this is went, now or once, to its second.
+/// Without it a look-up ends after one bucket, a cache line. It is set before such an entry can be found, and stays until
+/// the table is made anew: to keep it costs a look that may be in vain, to take it away too early a ban.
+const SPILLED: u64 = 1 << 63;
 
 /// IPv4 addresses, host order: seven entries a bucket, one word each.
 #[derive(Clone, Copy, Debug)]
@@ -105,6 +48,7 @@ pub struct V4;
 
 impl Layout for V4 {
     type Key = u32;
+    type Value = Fate;
     const SLOTS: usize = 7;
 
     #[inline(always)]
@@ -120,9 +64,10 @@ impl Layout for V4 {
 
     #[inline(always)]
     fn probe<L: Line>(line: L, slot: usize, key: u32) -> Fate {
-        let word = line.load(slot);
-        if (word >> 32) as u32 == key {
-            Fate(word as u32)
+        // With the right key and a fate, what is left lies between 1 and 2³² − 1: one comparison for both.
+        let fate = line.load(slot) ^ (key as u64) << 32;
+        if fate.wrapping_sub(1) < u32::MAX as u64 {
+            Fate(fate as u32)
         } else {
             Fate::NONE
         }
@@ -143,6 +88,7 @@ pub struct V6Prefix;
 
 impl Layout for V6Prefix {
     type Key = u64;
+    type Value = Fate;
     const SLOTS: usize = 3;
 
     #[inline(always)]
@@ -180,6 +126,7 @@ pub struct V6Host;
 
 impl Layout for V6Host {
     type Key = [u64; 2];
+    type Value = Fate;
     const SLOTS: usize = 2;
 
     #[inline(always)]
@@ -218,36 +165,45 @@ impl Layout for V6Host {
 
 /// An entry found by [`lookup`].
 #[derive(Clone, Copy)]
-pub struct Found<L> {
+pub struct Found<L, V> {
     line: L,
-    slot: usize,
+    /// Its bucket.
+    pub bucket: u32,
+    /// Its place in it.
+    pub slot: usize,
     /// What the entry says.
-    pub fate: Fate,
+    pub value: V,
 }
 
-impl<L: Line> Found<L> {
-    /// Counts one packet this entry stopped. `random` is uniform. Under a race with another CPU or with the
-    /// controller taking the counter, a second try is made and then the hit is forgone: the counters by reason
-    /// stay exact, only the hits of one entry are short by one.
+impl<L: Line, V> Found<L, V> {
+    /// Counts one packet this entry stopped. `random` is uniform.
     #[inline(always)]
     pub fn hit(self, random: u32) {
-        let mut tries = 0;
-        while tries < 2 {
-            let word = self.line.load(HITS);
-            let Some(new) = hits::bump(word, self.slot, random) else {
-                return;
-            };
-            if self.line.compare_exchange(HITS, word, new) {
-                return;
-            }
-            tries += 1;
+        count_hit(self.line, self.slot, random);
+    }
+}
+
+/// Counts one packet that the entry in a slot stopped. Under a race with another CPU or with the controller taking the
+/// counter, a second try is made and then the hit is forgone: the counters by reason stay exact, only the hits of one
+/// entry are short by one.
+#[inline(always)]
+pub(super) fn count_hit<L: Line>(line: L, slot: usize, random: u32) {
+    let mut tries = 0;
+    while tries < 2 {
+        let word = line.load(HITS);
+        let Some(new) = hits::bump(word, slot, random) else {
+            return;
+        };
+        if line.compare_exchange(HITS, word, new) {
+            return;
         }
+        tries += 1;
     }
 }
 
 /// Slot and fate of `key` in a bucket.
 #[inline(always)]
-fn probe_line<T: Layout, L: Line>(line: L, key: T::Key) -> Option<(usize, Fate)> {
+fn probe_line<T: Layout, L: Line>(line: L, key: T::Key) -> Option<(usize, T::Value)> {
     let mut slot = 0;
     while slot < T::SLOTS {
         let fate = T::probe(line, slot, key);
@@ -265,20 +221,26 @@ pub fn lookup<T: Layout, M: Memory + ?Sized>(
     memory: &M,
     seed: [u64; 2],
     key: T::Key,
-) -> Option<Found<M::Line<'_>>> {
+) -> Option<Found<M::Line<'_>, T::Value>> {
     let (a, b) = T::words(key);
     let (first, second) = candidates(hash(seed, a, b), memory.mask());
+    let mut bucket = first;
     let mut line = memory.line(first)?;
     let mut hit = probe_line::<T, _>(line, key);
     if hit.is_none() {
+        if line.load(HITS) & SPILLED == 0 {
+            return None;
+        }
+        bucket = second;
         line = memory.line(second)?;
         hit = probe_line::<T, _>(line, key);
     }
     let (slot, fate) = hit?;
     Some(Found {
         line,
+        bucket,
         slot: memory.forget(slot as u64) as usize,
-        fate: Fate(memory.forget(fate.0 as u64) as u32),
+        value: T::Value::from_number(memory.forget(fate.number())),
     })
 }
 
@@ -295,6 +257,8 @@ pub struct BanTable<T, M> {
     memory: M,
     seed: [u64; 2],
     entries: usize,
+    /// Those among them that stop everything.
+    all: usize,
     layout: PhantomData<T>,
 }
 
@@ -305,11 +269,15 @@ impl<T: Layout, M: Memory> BanTable<T, M> {
             memory,
             seed,
             entries: 0,
+            all: 0,
             layout: PhantomData,
         };
-        let mut entries = 0;
-        table.for_each(|_, _| entries += 1);
-        table.entries = entries;
+        let (mut entries, mut all) = (0, 0);
+        table.for_each(|_, fate| {
+            entries += 1;
+            all += usize::from(fate.stops_all());
+        });
+        (table.entries, table.all) = (entries, all);
         table
     }
 
@@ -325,25 +293,32 @@ impl<T: Layout, M: Memory> BanTable<T, M> {
         self.entries == 0
     }
 
+    /// Whether one of them stops everything, not only SIP.
+    #[must_use]
+    pub fn stops_all(&self) -> bool {
+        self.all > 0
+    }
+
     /// Slots in the table. About 85 % of them can be filled.
     #[must_use]
     pub fn capacity(&self) -> usize {
         (self.memory.mask() as usize + 1) * T::SLOTS
     }
 
-    /// The fate of `key`, [`Fate::NONE`] if it has no entry.
+    /// The fate of `key`, [`Value::NONE`] if it has no entry.
     #[must_use]
-    pub fn get(&self, key: T::Key) -> Fate {
-        lookup::<T, M>(&self.memory, self.seed, key).map_or(Fate::NONE, |found| found.fate)
+    pub fn get(&self, key: T::Key) -> T::Value {
+        lookup::<T, M>(&self.memory, self.seed, key).map_or(T::Value::NONE, |found| found.value)
     }
 
     /// Inserts an entry or gives it a new fate.
     ///
     /// # Errors
     /// [`Full`] if no slot can be freed; the table then holds what it held.
-    pub fn insert(&mut self, key: T::Key, fate: Fate) -> Result<(), Full> {
+    pub fn insert(&mut self, key: T::Key, fate: T::Value) -> Result<(), Full> {
         if let Some(found) = lookup::<T, M>(&self.memory, self.seed, key) {
             T::write(found.line, found.slot, key, fate);
+            self.all = self.all + usize::from(fate.stops_all()) - usize::from(found.value.stops_all());
             return Ok(());
         }
         let (first, second) = self.buckets(key);
@@ -355,8 +330,12 @@ impl<T: Layout, M: Memory> BanTable<T, M> {
         let line = self.memory.line(index).ok_or(Full)?;
         // A packet judged while the slot's last owner was removed may have left a hit behind.
         take_code(line, slot);
+        if index != first {
+            self.spill(first).ok_or(Full)?;
+        }
         T::write(line, slot, key, fate);
         self.entries += 1;
+        self.all += usize::from(fate.stops_all());
         Ok(())
     }
 
@@ -365,6 +344,7 @@ impl<T: Layout, M: Memory> BanTable<T, M> {
         let found = lookup::<T, M>(&self.memory, self.seed, key)?;
         T::clear(found.line, found.slot);
         self.entries -= 1;
+        self.all -= usize::from(found.value.stops_all());
         Some(take_code(found.line, found.slot).map_or(0, |code| hits::get(code, 0)))
     }
 
@@ -374,7 +354,7 @@ impl<T: Layout, M: Memory> BanTable<T, M> {
             let Some(line) = self.memory.line(index) else {
                 continue;
             };
-            if line.load(HITS) == 0 {
+            if line.load(HITS) & !SPILLED == 0 {
                 continue;
             }
             for slot in 0..T::SLOTS {
@@ -390,7 +370,7 @@ impl<T: Layout, M: Memory> BanTable<T, M> {
     }
 
     /// Calls `visit` for every entry.
-    pub fn for_each(&self, mut visit: impl FnMut(T::Key, Fate)) {
+    pub fn for_each(&self, mut visit: impl FnMut(T::Key, T::Value)) {
         for index in 0..=self.memory.mask() {
             let Some(line) = self.memory.line(index) else {
                 continue;
@@ -465,9 +445,22 @@ impl<T: Layout, M: Memory> BanTable<T, M> {
         }
     }
 
+    /// Says of a bucket that an entry of its own lies elsewhere.
+    fn spill(&self, bucket: u32) -> Option<()> {
+        let line = self.memory.line(bucket)?;
+        loop {
+            let word = line.load(HITS);
+            if word & SPILLED != 0 || line.compare_exchange(HITS, word, word | SPILLED) {
+                return Some(());
+            }
+        }
+    }
+
     fn move_entry(&mut self, from: (u32, usize), to: (u32, usize)) -> Option<()> {
         let (source, target) = (self.memory.line(from.0)?, self.memory.line(to.0)?);
         let (key, fate) = T::read(source, from.1);
+        // Where it lies now is its first bucket.
+        self.spill(from.0)?;
         T::write(target, to.1, key, fate);
         T::clear(source, from.1);
         if let Some(code) = take_code(source, from.1) {
@@ -503,6 +496,7 @@ fn give_code<L: Line>(line: L, slot: usize, code: u64) {
 
 const _: () = {
     assert!(V4::SLOTS <= hits::PER_WORD && V4::SLOTS <= HITS);
+    assert!(SPILLED > hits::ALL, "no counter uses the bit");
     assert!(V6Prefix::SLOTS * 2 <= HITS);
     assert!(V6Host::SLOTS * 3 <= HITS);
 };

@@ -14,6 +14,8 @@ const MAX: u64 = (1 << WIDTH) - 1;
 
 /// Counters in a word.
 pub(super) const PER_WORD: usize = (u64::BITS / WIDTH) as usize;
+/// All bits the counters use.
+pub(super) const ALL: u64 = (1 << (PER_WORD as u32 * WIDTH)) - 1;
 
 #[inline(always)]
 const fn shift(slot: usize) -> u32 {

@@ -6,10 +6,13 @@
 //!
 //! * [`ban`]: bans. Never evict. The controller is the only writer of entries, so it needs no lock; the kernel only
 //!   reads them and counts hits in a word of their own in the same line.
+//! * [`network`]: banned and allowed networks, by the same rules.
 //! * [`source`]: per-source limiter state. May evict; written by all CPUs.
 
 pub mod ban;
+mod fate;
 mod hits;
+pub mod network;
 pub mod source;
 
 pub use ban::{BanTable, Fate};

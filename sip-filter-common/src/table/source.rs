@@ -44,6 +44,13 @@ impl SourceKey {
         Self(self.0 ^ (stray & 1) << 4)
     }
 
+    /// Where it lies: a seeded hash, whose lowest bits are the bucket. Other tables of sources go by other bits of it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn place(self, seed: [u64; 2]) -> u64 {
+        hash(seed, self.0, 3)
+    }
+
     /// As a number, to key other tables with.
     #[inline(always)]
     #[must_use]
@@ -95,16 +102,16 @@ impl Judged {
     }
 }
 
-/// Judges one packet of `key` at boot time `now` (nanoseconds).
+/// Judges one packet of `key`, which lies at `place` ([`SourceKey::place`]), at boot time `now` (nanoseconds).
 #[inline(always)]
 pub fn admitted<M: Memory + ?Sized>(
     memory: &M,
-    seed: [u64; 2],
+    place: u64,
     key: SourceKey,
     limit: Limit,
     now: u64,
 ) -> Judged {
-    let index = hash(seed, key.0, 3) as u32 & memory.mask();
+    let index = place as u32 & memory.mask();
     let Some(line) = memory.line(index) else {
         return Judged::RETURNING;
     };
@@ -204,7 +211,7 @@ mod tests {
         let memory = memory(4);
         let limit = Limit::new(10, SECOND, 2);
         let key = SourceKey::v4(0xc000_0201, Class::Invite);
-        let judge = |key| admitted(&memory[..], SEED, key, limit, SECOND);
+        let judge = |key: SourceKey| admitted(&memory[..], key.place(SEED), key, limit, SECOND);
         assert_eq!(judge(key), Judged::FRESH);
         assert_eq!(judge(key), Judged::RETURNING);
         assert_eq!(judge(key), Judged::OVER);
@@ -231,7 +238,7 @@ mod tests {
             for class in Class::ALL {
                 let key = SourceKey::v4(address, class);
                 let passed = (0..10)
-                    .filter(|_| admitted(&memory, SEED, key, limit, SECOND).within())
+                    .filter(|_| admitted(&memory, key.place(SEED), key, limit, SECOND).within())
                     .count();
                 assert_eq!(passed, 3, "{address} {class:?}");
             }
@@ -248,16 +255,11 @@ mod tests {
         let mut passed = 0;
         for round in 0..100_000_u32 {
             now += 100_000; // 10,000 rounds a second
-            if admitted(&memory, SEED, flooder, limit, now).within() {
+            if admitted(&memory, flooder.place(SEED), flooder, limit, now).within() {
                 passed += 1;
             }
-            let _ = admitted(
-                &memory,
-                SEED,
-                SourceKey::v4(0xc000_0000 + round, Class::Register),
-                limit,
-                now,
-            );
+            let other = SourceKey::v4(0xc000_0000 + round, Class::Register);
+            let _ = admitted(&memory, other.place(SEED), other, limit, now);
         }
         assert!(
             (100..=122).contains(&passed),
@@ -276,7 +278,7 @@ mod tests {
                 scope.spawn(|| {
                     let memory = lines.as_slice();
                     for step in 0..200_000_u64 {
-                        if admitted(&memory, SEED, key, limit, SECOND + step * 50_000).within() {
+                        if admitted(&memory, key.place(SEED), key, limit, SECOND + step * 50_000).within() {
                             admitted_total.fetch_add(1, Ordering::Relaxed);
                         }
                     }

@@ -309,7 +309,7 @@ fn look_at(frame: &[u8]) -> Option<(IpAddr, Option<Class>)> {
     let class = match packet::transport(&frame, &network, &Plain) {
         Transport::Ports(ports) => {
             let head = frame.head(ports.payload, ports.payload_len);
-            Some(classify(&head.0, ports.payload_len))
+            Some(classify(&head, ports.payload_len))
         }
         _ => None,
     };

@@ -17,14 +17,14 @@ use sip_filter_common::{
         observe,
     },
     sip::Class,
-    table::Forget,
+    table::{Forget, network::LENGTH_WORDS},
     verdict::Verdict,
 };
 
 use super::{
     image::{TableImage, TableMemory},
     memory::Words,
-    networks::{HostTrie, Trie},
+    networks::{HostTrie, NetworkMemory, Trie},
     ports::port_bitmap,
     sizes::TableSizes,
 };
@@ -37,7 +37,8 @@ struct HostTables {
     flags: Arc<AtomicU64>,
     now: Cell<u64>,
     random: Cell<u64>,
-    memory: [Words; 8],
+    memory: [Words; 10],
+    lengths: Words,
     cover: [Words; 2],
     ports: Box<[u64]>,
     trie: SharedTrie,
@@ -95,14 +96,28 @@ impl HostPlane {
             // As in the kernel: a page.
             lines(64),
             lines(sizes.endpoint_buckets()),
+            lines(sizes.net4_buckets()),
+            lines(sizes.net6_buckets()),
         ];
+        let lengths = Words::heap(LENGTH_WORDS as usize * 8);
         let cover = [
             Words::heap(COVER_WORDS as usize * 8),
             Words::heap(COVER_WORDS as usize * 8),
         ];
         let trie = SharedTrie::default();
         let flags = Arc::new(AtomicU64::new(0));
-        let [ban4, ban6, ban6_host, _, trust4, trust6, _, endpoints] = memory.clone();
+        let [
+            ban4,
+            ban6,
+            ban6_host,
+            _,
+            trust4,
+            trust6,
+            _,
+            endpoints,
+            nets4,
+            nets6,
+        ] = memory.clone();
         let [cover4, cover6] = cover.clone();
         let prefix = u8::try_from(config.source_prefix6).unwrap_or(64);
         let image_flags = Arc::clone(&flags);
@@ -116,8 +131,13 @@ impl HostPlane {
                 trust4,
                 trust6,
                 endpoints,
-                cover4,
-                cover6,
+                networks: NetworkMemory {
+                    cover4,
+                    cover6,
+                    nets4,
+                    nets6,
+                    lengths: lengths.clone(),
+                },
             },
             (trie.clone(), sizes.networks),
             Box::new(move |flags| {
@@ -133,6 +153,7 @@ impl HostPlane {
             now: Cell::new(0),
             random: Cell::new(0),
             memory,
+            lengths,
             cover,
             ports,
             trie,
@@ -244,6 +265,18 @@ impl Tables for HostTables {
             &self.cover[0]
         };
         Some(words.word(index as usize).load(Ordering::SeqCst))
+    }
+
+    fn nets4(&self) -> &Words {
+        &self.memory[8]
+    }
+
+    fn nets6(&self) -> &Words {
+        &self.memory[9]
+    }
+
+    fn lengths(&self, block: u32) -> Option<u64> {
+        Some(self.lengths.word(block as usize).load(Ordering::SeqCst))
     }
 
     fn network(&self, source: Ip) -> Option<NetworkValue> {

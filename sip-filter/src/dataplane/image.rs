@@ -17,7 +17,7 @@ use sip_filter_common::{
 use super::{
     Image, ImageError, KernelBan, TableFill,
     memory::Words,
-    networks::{Networks, Trie},
+    networks::{NetworkMemory, Networks, Trie},
 };
 use crate::bans::{Endpoint, Scope, Target};
 
@@ -29,8 +29,7 @@ pub(crate) struct TableMemory {
     pub(crate) trust4: Words,
     pub(crate) trust6: Words,
     pub(crate) endpoints: Words,
-    pub(crate) cover4: Words,
-    pub(crate) cover6: Words,
+    pub(crate) networks: NetworkMemory,
 }
 
 /// Told whenever the flags of the configuration have to change, before the call that caused it returns.
@@ -85,7 +84,7 @@ impl<T: Trie> TableImage<T> {
             trust4: BanTable::new(memory.trust4, seed),
             trust6: BanTable::new(memory.trust6, seed),
             endpoints: BanTable::new(memory.endpoints, seed),
-            networks: Networks::new(trie, seed, memory.cover4, memory.cover6),
+            networks: Networks::new(trie, seed, memory.networks),
             network_capacity: network_capacity as usize,
             flags: 0,
             flags_changed,
@@ -116,7 +115,14 @@ impl<T: Trie> TableImage<T> {
 
     fn publish_flags(&mut self) -> io::Result<()> {
         let mut wanted = self.networks.flags();
+        let stops_all = self.ban4.stops_all()
+            || self.ban6.stops_all()
+            || self.ban6_host.stops_all()
+            || self.networks.stops_all();
         for (flag, is_empty) in [
+            (flags::BANS4, self.ban4.is_empty()),
+            (flags::BANS6, self.ban6.is_empty()),
+            (flags::ALL, !stops_all),
             (flags::HOSTS6, self.ban6_host.is_empty()),
             (flags::TRUST4, self.trust4.is_empty()),
             (flags::TRUST6, self.trust6.is_empty()),
@@ -208,9 +214,11 @@ impl<T: Trie> Image for TableImage<T> {
             Place::V6(key) => self.ban6.remove(key),
             Place::Host6(key) => self.ban6_host.remove(key),
             Place::Network(net) => {
-                self.networks
+                let unreported = self
+                    .networks
                     .remove(net)
                     .map_err(|error| self.network_error(error))?;
+                self.reported[1] += unreported;
                 None
             }
         };
@@ -340,10 +348,14 @@ impl<T: Trie> Image for TableImage<T> {
             self.reported[0] += hits.iter().map(|(_, hits)| hits).sum::<u64>();
             hits.into_iter().for_each(|(target, hits)| report(target, hits));
         }
-        if by_network > self.reported[1] {
-            self.reported[1] = by_network;
+        let exact = by_network.saturating_sub(self.reported[1]);
+        if exact > 0 {
+            let mut counted = Vec::new();
             self.networks
-                .take_hits(&mut |net, hits| report(Target::network(net), hits));
+                .take_hits(&mut |net, hits| counted.push((Target::network(net), hits)));
+            let hits = scaled(counted, exact);
+            self.reported[1] += hits.iter().map(|(_, hits)| hits).sum::<u64>();
+            hits.into_iter().for_each(|(target, hits)| report(target, hits));
         }
     }
 }

@@ -1,7 +1,8 @@
-//! Image of banned and allowed networks in a longest-prefix-match trie.
+//! Image of banned and allowed networks: in flat tables, and in a longest-prefix-match trie for what those have no room
+//! for.
 //!
-//! A trie answers with its most specific entry only, so each entry carries the merged effect of all networks around
-//! it: otherwise an expired ban of a /28 would hide a lasting one of the /24 around it. Before the trie is asked, a
+//! A longest match answers with its most specific entry only, so each entry carries the merged effect of all networks around
+//! it: otherwise an expired ban of a /28 would hide a lasting one of the /24 around it. Before anything is asked, a
 //! bitmap tells whether the source lies near any network at all.
 
 use std::{
@@ -20,6 +21,10 @@ use sip_filter_common::{
 };
 
 use super::memory::Words;
+
+mod flat;
+use flat::Flat;
+pub(crate) use flat::NetworkMemory;
 
 /// A longest-prefix-match table.
 pub(crate) trait Trie: Send {
@@ -50,6 +55,7 @@ struct Entry {
 /// Networks of both families with what they mean.
 pub(crate) struct Networks<T> {
     trie: T,
+    flat: Flat,
     seed: [u64; 2],
     cover4: Words,
     cover6: Words,
@@ -59,12 +65,18 @@ pub(crate) struct Networks<T> {
     entries: BTreeMap<IpNet, Entry>,
     /// IPv4 networks among them.
     count4: usize,
+    /// Those whose ban stops everything.
+    all: usize,
+    /// Hits of the entry removed last.
+    unreported: u64,
 }
 
 impl<T: Trie> Networks<T> {
-    pub(crate) fn new(trie: T, seed: [u64; 2], cover4: Words, cover6: Words) -> Self {
+    pub(crate) fn new(trie: T, seed: [u64; 2], memory: NetworkMemory) -> Self {
+        let (cover4, cover6) = (memory.cover4.clone(), memory.cover6.clone());
         Self {
             trie,
+            flat: Flat::new(memory, seed),
             seed,
             cover4,
             cover6,
@@ -73,6 +85,8 @@ impl<T: Trie> Networks<T> {
             wide6: 0,
             entries: BTreeMap::new(),
             count4: 0,
+            all: 0,
+            unreported: 0,
         }
     }
 
@@ -99,17 +113,23 @@ impl<T: Trie> Networks<T> {
         bits
     }
 
+    /// Whether one of the bans stops everything, not only SIP.
+    pub(crate) fn stops_all(&self) -> bool {
+        self.all > 0
+    }
+
     /// Bans a network, or gives its ban a new fate.
     pub(crate) fn put(&mut self, net: IpNet, ban: Fate) -> io::Result<()> {
         self.change(net, |entry| entry.ban = ban)
     }
 
-    /// Lifts the ban of a network.
-    pub(crate) fn remove(&mut self, net: IpNet) -> io::Result<()> {
+    /// Lifts the ban of a network. Returns the hits it had not reported.
+    pub(crate) fn remove(&mut self, net: IpNet) -> io::Result<u64> {
         if !self.entries.contains_key(&net) {
-            return Ok(());
+            return Ok(0);
         }
-        self.change(net, |entry| entry.ban = Fate::NONE)
+        self.change(net, |entry| entry.ban = Fate::NONE)?;
+        Ok(std::mem::take(&mut self.unreported))
     }
 
     /// The ban of exactly this network as the trie has it: the merged fate, never less than the network's own.
@@ -144,6 +164,10 @@ impl<T: Trie> Networks<T> {
 
     /// Reports packets dropped by each network's entry since the last call.
     pub(crate) fn take_hits(&mut self, report: &mut dyn FnMut(IpNet, u64)) {
+        self.flat.take_hits(report);
+        if !self.flat.needs_trie() {
+            return;
+        }
         for (net, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.written) {
             let Some(value) = self.trie.get(*net) else {
                 continue;
@@ -163,11 +187,13 @@ impl<T: Trie> Networks<T> {
         edit(&mut entry);
         if before.is_none() {
             self.cover(net);
+            self.flat.list(net);
         }
         self.entries.insert(net, entry);
         let gone = !entry.ban.exists() && !entry.allowed;
         let written = if gone {
             self.entries.remove(&net);
+            self.unreported = self.flat.remove(net);
             self.trie.remove(net)
         } else {
             self.write(net)
@@ -177,7 +203,10 @@ impl<T: Trie> Networks<T> {
             self.restore(net, before);
             return Err(error);
         }
+        let all = |entry: Option<Entry>| usize::from(entry.is_some_and(|entry| entry.ban.all()));
+        self.all = self.all + all(Some(entry)) - all(before);
         if gone {
+            self.flat.unlist(net);
             self.uncover(net);
         }
         Ok(())
@@ -191,6 +220,8 @@ impl<T: Trie> Networks<T> {
             }
             None => {
                 self.entries.remove(&net);
+                self.flat.remove(net);
+                self.flat.unlist(net);
                 self.uncover(net);
                 self.trie.remove(net)
             }
@@ -223,6 +254,7 @@ impl<T: Trie> Networks<T> {
             value.hits = self.trie.get(net).map_or(0, |old| old.hits);
         }
         self.trie.insert(net, value)?;
+        self.flat.write(net, value.effect())?;
         entry.written = true;
         Ok(())
     }

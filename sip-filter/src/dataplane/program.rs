@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use sip_filter_common::{
     abi::{Config, Control, EventHeader, Local, Meta},
     pipeline::{COVER_WORDS, NetworkValue},
-    table::{Fate, HostLine},
+    table::{Fate, HostLine, network::LENGTH_WORDS},
     verdict::Reason,
 };
 
@@ -21,7 +21,7 @@ use super::{
     counters,
     image::{Stopped, TableMemory},
     memory::Words,
-    networks::Trie,
+    networks::{NetworkMemory, Trie},
     ports::port_bitmap,
 };
 
@@ -33,7 +33,7 @@ const PROGRAM: &str = "ingress";
 pub(super) const EGRESS: &str = "egress";
 
 /// Maps worth finding under the pin path: everything but scratch space.
-pub(crate) const PINNED: [&str; 18] = [
+pub(crate) const PINNED: [&str; 21] = [
     "META",
     "CONTROL",
     "CONFIG",
@@ -48,6 +48,9 @@ pub(crate) const PINNED: [&str; 18] = [
     "UNKNOWN",
     "COVER4",
     "COVER6",
+    "NETS4",
+    "NETS6",
+    "LENGTHS",
     "NETWORKS4",
     "NETWORKS6",
     "LOCAL",
@@ -97,6 +100,8 @@ impl LoadedProgram {
             sizes.trust4_buckets() - 1,
             sizes.trust6_buckets() - 1,
             sizes.endpoint_buckets() - 1,
+            sizes.net4_buckets() - 1,
+            sizes.net6_buckets() - 1,
         ];
         let test_clock = u32::from(options.test_clock);
         let log_level: u8 = if options.log { 0xff } else { 0 };
@@ -109,6 +114,8 @@ impl LoadedProgram {
             .override_global("CFG_TRUST4_MASK", &masks[4], true)
             .override_global("CFG_TRUST6_MASK", &masks[5], true)
             .override_global("CFG_ENDP_MASK", &masks[6], true)
+            .override_global("CFG_NETS4_MASK", &masks[7], true)
+            .override_global("CFG_NETS6_MASK", &masks[8], true)
             .override_global("CFG_TEST_CLOCK", &test_clock, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .map_max_entries("BAN4", masks[0] + 1)
@@ -118,6 +125,8 @@ impl LoadedProgram {
             .map_max_entries("TRUST4", masks[4] + 1)
             .map_max_entries("TRUST6", masks[5] + 1)
             .map_max_entries("ENDPOINTS", masks[6] + 1)
+            .map_max_entries("NETS4", masks[7] + 1)
+            .map_max_entries("NETS6", masks[8] + 1)
             // The least that can be mapped is a page.
             .map_max_entries("UNKNOWN", 64)
             .map_max_entries("NETWORKS4", sizes.networks.max(1))
@@ -132,8 +141,13 @@ impl LoadedProgram {
             trust4: table("TRUST4", masks[4])?,
             trust6: table("TRUST6", masks[5])?,
             endpoints: table("ENDPOINTS", masks[6])?,
-            cover4: map_words(&ebpf, "COVER4", COVER_WORDS as usize * 8)?,
-            cover6: map_words(&ebpf, "COVER6", COVER_WORDS as usize * 8)?,
+            networks: NetworkMemory {
+                cover4: map_words(&ebpf, "COVER4", COVER_WORDS as usize * 8)?,
+                cover6: map_words(&ebpf, "COVER6", COVER_WORDS as usize * 8)?,
+                nets4: table("NETS4", masks[7])?,
+                nets6: table("NETS6", masks[8])?,
+                lengths: map_words(&ebpf, "LENGTHS", LENGTH_WORDS as usize * 8)?,
+            },
         };
         let control = map_words(&ebpf, "CONTROL", size_of::<Control>())?;
         let configs =

@@ -44,6 +44,14 @@ impl TableSizes {
         buckets(self.endpoints, 3)
     }
 
+    pub(crate) fn net4_buckets(&self) -> u32 {
+        buckets(self.networks, 3)
+    }
+
+    pub(crate) fn net6_buckets(&self) -> u32 {
+        buckets(self.networks, 2)
+    }
+
     pub(crate) fn source_buckets(&self) -> u32 {
         self.sources.div_ceil(4).next_power_of_two().max(64)
     }

@@ -172,6 +172,6 @@ impl KernelTable {
 
     /// What the kernel program finds if a packet of `address` comes now.
     pub(crate) fn fate(&self, address: u32) -> Fate {
-        lookup::<V4, _>(self.lines(), self.seed, address).map_or(Fate::NONE, |found| found.fate)
+        lookup::<V4, _>(self.lines(), self.seed, address).map_or(Fate::NONE, |found| found.value)
     }
 }

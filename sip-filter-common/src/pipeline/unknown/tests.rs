@@ -107,6 +107,18 @@ impl Tables for Shared {
         unreachable!()
     }
 
+    fn nets4(&self) -> &&'static [HostLine] {
+        unreachable!()
+    }
+
+    fn nets6(&self) -> &&'static [HostLine] {
+        unreachable!()
+    }
+
+    fn lengths(&self, _: u32) -> Option<u64> {
+        unreachable!()
+    }
+
     fn port_word(&self, _: u32) -> Option<u64> {
         unreachable!()
     }

@@ -12,7 +12,7 @@ fn class_of(payload: &[u8]) -> Class {
     for (to, from) in head.iter_mut().zip(payload) {
         *to = *from;
     }
-    classify(&head, payload.len())
+    classify(&Head::new(&head), payload.len())
 }
 
 #[track_caller]
@@ -387,6 +387,6 @@ proptest! {
 
     #[test]
     fn any_head_and_length_is_classified(head: [u8; HEAD], len: usize) {
-        let _ = classify(&head, len);
+        let _ = classify(&Head::new(&head), len);
     }
 }

@@ -8,6 +8,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
+use crate::abi::EXPIRY_SHIFT;
 use crate::table::{Forget, HostLine};
 
 const SEED: [u64; 2] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
@@ -34,7 +35,7 @@ fn fate_keeps_scope_and_end() {
     assert_eq!(Fate::new(Some(u64::MAX), false).expires(), None);
 }
 
-fn fills_to_85_percent<T: Layout>(buckets: usize, key: impl Fn(u64) -> T::Key)
+fn fills_to_85_percent<T: Layout<Value = Fate>>(buckets: usize, key: impl Fn(u64) -> T::Key)
 where
     T::Key: std::fmt::Debug,
 {
@@ -125,7 +126,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..400)
 }
 
-fn behaves_like_a_map<T: Layout>(steps: Vec<Step>, seed: [u64; 2], key: impl Fn(u32) -> T::Key) {
+fn behaves_like_a_map<T: Layout<Value = Fate>>(
+    steps: Vec<Step>,
+    seed: [u64; 2],
+    key: impl Fn(u32) -> T::Key,
+) {
     let lines = memory(8);
     let mut table = BanTable::<T, _>::new(lines.as_slice(), seed);
     let mut model = HashMap::new();
@@ -179,23 +184,23 @@ proptest! {
 /// A memory that, after every single store, asks for entries that must be there, the way a reader does whose two
 /// looks may lie any time apart: once it did not find an entry in the first bucket, the second must have it at every
 /// later moment.
-struct Watched<'a, T: Layout> {
+struct Watched<'a, T: Layout<Value = Fate>> {
     lines: &'a [HostLine],
     residents: &'a [T::Key],
     missed_first: &'a [AtomicBool],
 }
 
-struct WatchedLine<'a, T: Layout>(&'a HostLine, &'a Watched<'a, T>);
+struct WatchedLine<'a, T: Layout<Value = Fate>>(&'a HostLine, &'a Watched<'a, T>);
 
-impl<T: Layout> Clone for WatchedLine<'_, T> {
+impl<T: Layout<Value = Fate>> Clone for WatchedLine<'_, T> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<T: Layout> Copy for WatchedLine<'_, T> {}
+impl<T: Layout<Value = Fate>> Copy for WatchedLine<'_, T> {}
 
-impl<T: Layout> Line for WatchedLine<'_, T> {
+impl<T: Layout<Value = Fate>> Line for WatchedLine<'_, T> {
     fn load(self, word: usize) -> u64 {
         self.0.load(word)
     }
@@ -210,9 +215,9 @@ impl<T: Layout> Line for WatchedLine<'_, T> {
     }
 }
 
-impl<T: Layout> Forget for Watched<'_, T> {}
+impl<T: Layout<Value = Fate>> Forget for Watched<'_, T> {}
 
-impl<T: Layout> Memory for Watched<'_, T> {
+impl<T: Layout<Value = Fate>> Memory for Watched<'_, T> {
     type Line<'a>
         = WatchedLine<'a, T>
     where
@@ -227,7 +232,7 @@ impl<T: Layout> Memory for Watched<'_, T> {
     }
 }
 
-impl<T: Layout> Watched<'_, T> {
+impl<T: Layout<Value = Fate>> Watched<'_, T> {
     fn check(&self) {
         for (n, (key, missed)) in self.residents.iter().zip(self.missed_first).enumerate() {
             let (a, b) = T::words(*key);
@@ -251,7 +256,7 @@ impl<T: Layout> Watched<'_, T> {
     }
 }
 
-fn no_store_hides_an_entry<T: Layout>(key: impl Fn(u64) -> T::Key) {
+fn no_store_hides_an_entry<T: Layout<Value = Fate>>(key: impl Fn(u64) -> T::Key) {
     let mut moved = 0;
     for round in 0..20_u64 {
         let lines = memory(16);
@@ -311,7 +316,7 @@ fn a_concurrent_reader_never_misses() {
                     return looks;
                 };
                 for n in 0..residents {
-                    let found = lookup::<V4, _>(&lines.as_slice(), SEED, n).map(|found| found.fate);
+                    let found = lookup::<V4, _>(&lines.as_slice(), SEED, n).map(|found| found.value);
                     assert_eq!(
                         found,
                         Some(Fate::new(None, n % 2 == 0)),

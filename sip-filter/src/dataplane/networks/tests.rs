@@ -1,14 +1,30 @@
 use ipnet::{Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
-use sip_filter_common::{abi::EXPIRY_SHIFT, pipeline::COVER_WORDS};
+use sip_filter_common::{
+    abi::EXPIRY_SHIFT,
+    pipeline::COVER_WORDS,
+    table::{
+        ban::Value as _,
+        network::{Effect, LENGTH_WORDS, Lengths, Match, Net4, Net6, block4, block6, hit, longest},
+    },
+};
 
 use super::*;
 
 const SEED: [u64; 2] = [1, 2];
 
+fn memory() -> NetworkMemory {
+    NetworkMemory {
+        cover4: Words::heap(COVER_WORDS as usize * 8),
+        cover6: Words::heap(COVER_WORDS as usize * 8),
+        nets4: Words::heap(64 * 64),
+        nets6: Words::heap(64 * 64),
+        lengths: Words::heap(LENGTH_WORDS as usize * 8),
+    }
+}
+
 fn networks() -> Networks<HostTrie> {
-    let cover = || Words::heap(COVER_WORDS as usize * 8);
-    Networks::new(HostTrie::default(), SEED, cover(), cover())
+    Networks::new(HostTrie::default(), SEED, memory())
 }
 
 fn net(text: &str) -> IpNet {
@@ -35,6 +51,10 @@ fn find(networks: &Networks<HostTrie>, ip: &str) -> Option<NetworkValue> {
         covered || found.is_none(),
         "{ip} has an entry the kernel would not ask for"
     );
+    let effect = found.map_or(Effect::NONE, NetworkValue::effect);
+    if let Some(in_tables) = networks.flat.find(source) {
+        assert_eq!(in_tables, effect, "{ip}: tables and trie disagree");
+    }
     found.filter(|_| covered)
 }
 
@@ -80,15 +100,58 @@ fn allowed_networks_win_inside_and_around() {
     assert_eq!(networks.entries.len(), 2);
 }
 
+impl Flat {
+    /// As the kernel reads it.
+    fn lengths_at(&self, source: Ip) -> Lengths {
+        let block = match source {
+            Ip::V4(address) => block4(address),
+            Ip::V6([high, _]) => block6(SEED, high),
+        };
+        Lengths(self.lengths.word(block as usize).load(Ordering::SeqCst))
+    }
+
+    fn longest(&self, source: Ip) -> Match {
+        let lengths = self.lengths_at(source);
+        match source {
+            Ip::V4(address) => {
+                longest::<Net4, _>(&self.memory4, SEED, lengths, |length| Net4::key(address, length))
+            }
+            Ip::V6([high, _]) => {
+                longest::<Net6, _>(&self.memory6, SEED, lengths, |length| Net6::key(high, length))
+            }
+        }
+    }
+
+    /// What the kernel would find, `None` if it would ask the trie.
+    fn find(&self, source: Ip) -> Option<Effect> {
+        (self.lengths_at(source) != Lengths::TRIE).then(|| self.longest(source).effect)
+    }
+
+    fn hit(&self, source: Ip) {
+        hit(&self.memory4, self.longest(source).place, 0);
+    }
+
+    fn is_empty(&self) -> bool {
+        let blocks = 0..LENGTH_WORDS as usize;
+        self.nets4.is_empty()
+            && self.nets6.is_empty()
+            && self.counts.is_empty()
+            && self.in_trie == 0
+            && blocks
+                .clone()
+                .all(|block| self.lengths.word(block).load(Ordering::SeqCst) == 0)
+    }
+}
+
 #[test]
 fn hits_are_reported_once_and_survive_changes() {
     let mut networks = networks();
     networks.put(net("192.0.2.0/24"), until(10)).unwrap();
     for _ in 0..3 {
-        networks.trie.hit("192.0.2.9".parse().unwrap());
+        networks.flat.hit(Ip::V4(0xc000_0209));
     }
     networks.put(net("192.0.2.0/24"), until(20)).unwrap();
-    networks.trie.hit("192.0.2.9".parse().unwrap());
+    networks.flat.hit(Ip::V4(0xc000_0209));
     let mut seen = Vec::new();
     networks.take_hits(&mut |net, hits| seen.push((net, hits)));
     networks.take_hits(&mut |net, hits| seen.push((net, hits)));
@@ -99,7 +162,7 @@ fn hits_are_reported_once_and_survive_changes() {
 fn a_new_network_inside_another_starts_without_its_hits() {
     let mut networks = networks();
     networks.put(net("192.0.2.0/24"), until(10)).unwrap();
-    networks.trie.hit("192.0.2.9".parse().unwrap());
+    networks.flat.hit(Ip::V4(0xc000_0209));
     networks.put(net("192.0.2.0/28"), until(10)).unwrap();
     let mut seen = Vec::new();
     networks.take_hits(&mut |net, hits| seen.push((net, hits)));
@@ -129,8 +192,7 @@ impl Trie for SmallTrie {
 
 #[test]
 fn a_full_trie_changes_nothing() {
-    let cover = || Words::heap(COVER_WORDS as usize * 8);
-    let mut networks = Networks::new(SmallTrie::default(), SEED, cover(), cover());
+    let mut networks = Networks::new(SmallTrie::default(), SEED, memory());
     networks.put(net("192.0.2.0/25"), until(10)).unwrap();
     networks.put(net("198.51.100.0/24"), until(10)).unwrap();
     let before = networks.trie.0.0.clone();
@@ -139,6 +201,13 @@ fn a_full_trie_changes_nothing() {
     assert_eq!(networks.trie.0.0, before);
     assert_eq!(networks.entries.len(), 2);
     assert_eq!(networks.covered.len(), 2, "no coverage left behind");
+    assert_eq!(
+        networks.flat.find(Ip::V4(0xc000_0101)),
+        Some(Effect::NONE),
+        "no entry left behind"
+    );
+    let lengths = networks.flat.lengths_at(Ip::V4(0xc000_0101));
+    assert_eq!(lengths, Lengths::new([25]), "no length left behind");
 }
 
 #[derive(Clone, Debug)]
@@ -211,5 +280,6 @@ proptest! {
         networks.set_allowed(&[]).unwrap();
         prop_assert_eq!(networks.flags(), 0);
         prop_assert!(networks.covered.is_empty());
+        prop_assert!(networks.flat.is_empty());
     }
 }

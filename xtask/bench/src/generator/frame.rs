@@ -221,7 +221,11 @@ mod tests {
             let distinct: std::collections::BTreeSet<_> = heads.iter().collect();
             assert!(distinct.len() >= 400, "{payload:?}: {}", distinct.len());
             for words in &heads {
-                assert_eq!(classify(&head(words), 100), class, "{payload:?}");
+                assert_eq!(
+                    classify(&sip_filter_common::packet::Head::new(&head(words)), 100),
+                    class,
+                    "{payload:?}"
+                );
             }
         }
     }
