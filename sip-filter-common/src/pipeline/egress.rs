@@ -56,7 +56,7 @@ pub fn observe<P: Packet, T: Tables>(packet: &P, tables: &T) {
         tables,
         config,
         subject.now,
-        (EventKind::Response, Class::Response),
+        (EventKind::Response, Class::Response, config.responses_per_source),
         (key, key.place(config.seed), 0),
     );
     if due != Due::NONE {

@@ -274,32 +274,40 @@ fn admit<P: Packet, T: Tables>(
     let judged = by_source(tables, config, (class(), trust()), (key, place), subject.now);
     let judged = tables.forget(judged.number());
     let judged = || Judged::from_number(tables.forget(judged));
-    if judged().within()
+    let beyond = judged().within()
         && !trust().is_trusted()
-        && !within_unknown_budget(tables, config, (class(), judged().is_fresh()), subject.now)
-    {
+        && !within_unknown_budget(tables, config, (class(), judged().is_fresh()), subject.now);
+    let beyond = tables.forget(beyond as u64) != 0;
+    // A forged address does not come back: nothing is kept of it.
+    if beyond && judged().is_fresh() {
         return Reason::DropUnknownBudget.into();
     }
-    let within = judged().within();
-    let kind = if within {
-        EventKind::Snapshot
-    } else {
-        EventKind::OverLimit
+    let within = judged().within() && !beyond;
+    // What the budget stops of a source that returns is no offence of its own, but is part of its count if it commits one.
+    let (kind, share) = match (within, beyond) {
+        (true, _) => (EventKind::Snapshot, config.snapshots_per_source),
+        (false, true) => (EventKind::OverLimit, 0),
+        (false, false) => (EventKind::OverLimit, 1),
     };
     let due = if !within || is_worth_a_snapshot(class()) {
         due(
             tables,
             config,
             subject.now,
-            (kind, class()),
+            (kind, class(), share),
             (key, place, trust().stray()),
         )
     } else {
         Due::NONE
     };
-    let within = tables.forget(within as u64) != 0;
+    let (within, beyond) = (
+        tables.forget(within as u64) != 0,
+        tables.forget(beyond as u64) != 0,
+    );
     let reason = if within {
         within_limit(class())
+    } else if beyond {
+        Reason::DropUnknownBudget
     } else {
         over_limit(class())
     };

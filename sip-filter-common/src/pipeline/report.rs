@@ -61,19 +61,19 @@ impl Due {
 }
 
 /// Whether an event about a source is due, or its count is added to the source's next event: because the source had its
-/// share of this window, or the CPU its own. `place` is the key's; `stray` is 1 for a trusted source at another endpoint.
+/// `share` of events of this window, or the CPU its own. `place` is the key's; `stray` is 1 for a trusted source at
+/// another endpoint.
 #[inline(always)]
 pub(super) fn due<T: Tables>(
     tables: &T,
     config: &Config,
     now: u64,
-    (kind, class): (EventKind, Class),
+    (kind, class, share): (EventKind, Class, u32),
     (key, place, stray): (SourceKey, u64, u64),
 ) -> Due {
-    let (share, lane) = match kind {
-        EventKind::OverLimit => (1, Lane::Ingress),
-        EventKind::Response => (config.responses_per_source, Lane::Egress),
-        EventKind::Snapshot | EventKind::Dropped => (config.snapshots_per_source, Lane::Ingress),
+    let lane = match kind {
+        EventKind::Response => Lane::Egress,
+        EventKind::OverLimit | EventKind::Snapshot | EventKind::Dropped => Lane::Ingress,
     };
     // The upper bits of a key are free, or random in it.
     let key = key.number() ^ (kind as u64) << 60;

@@ -314,3 +314,40 @@ fn a_forged_flood_in_a_customers_name_leaves_other_customers_alone() {
     let neighbour = Frame::udp(IpAddr::from([203, 0, 113, 8]), &request("REGISTER"));
     assert_eq!(reason(&mut pair, "neighbour", &neighbour), Reason::PassRequest);
 }
+
+#[test]
+fn what_the_budget_stops_is_part_of_the_count_of_who_goes_over_its_limit() {
+    if !kernel_or_skip("what_the_budget_stops_is_part_of_the_count_of_who_goes_over_its_limit") {
+        return;
+    }
+    let mut pair = Pair::new(&Config {
+        // A packet now and then, for all together.
+        unknown_budget: [Limit::new(1, 3_600_000_000_000, 1); 8],
+        ..config()
+    });
+    let (flooder, neighbour) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+    // A CPU takes so many packets at once from the budget.
+    for n in 0..16 {
+        let other = Frame::udp(IpAddr::from([10, 1, 0, n]), &request("INVITE")).build();
+        assert_eq!(pair.run("other", &other, NOW).0.reason, Reason::PassRequest);
+    }
+    let mut count = |source, packets: u64, gap: Duration| {
+        let frame = Frame::udp(source, &request("INVITE")).build();
+        let mut told = 0;
+        for n in 0..packets {
+            let (verdict, events) = pair.run("invite", &frame, NOW + gap * n as u32);
+            assert!(verdict.reason as u8 >= Reason::FIRST_DROP, "{verdict:?}");
+            for (header, _) in events {
+                assert_eq!(header.kind, EventKind::OverLimit as u8);
+                told += u64::from(header.count);
+            }
+        }
+        told
+    };
+    // Beyond its own limit: told of are all packets but the first, when it was fresh, and those since the last event.
+    let told = count(flooder, 1_000, Duration::from_millis(1));
+    assert!((900..=999).contains(&told), "{told}");
+    // Within its own limit: it has done nothing, whatever it sends again.
+    let told = count(neighbour, 20, Duration::from_secs(5));
+    assert_eq!(told, 0);
+}
