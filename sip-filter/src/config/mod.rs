@@ -9,6 +9,7 @@ mod difference;
 mod limits;
 mod load;
 mod locate;
+mod pattern;
 mod sections;
 mod text;
 
@@ -21,8 +22,10 @@ pub use self::{
     alarms::{Alarms, Alertmanager, Exec, Syslog, SyslogTarget, SyslogTargetError, Webhook},
     limits::{Budget, LimitRate, LimitSetting, Limits, TrustedLimits},
     load::{ConfigError, DEFAULT_PATH, Overrides, Problem, Source},
+    pattern::{is_pattern, matches},
     sections::{
-        Allow, BanSettings, Bpf, Conditions, Events, Log, LogFormat, Metrics, OnStop, Protect, Tables, Trust,
+        Allow, BanSettings, Bpf, Conditions, Events, Log, LogFormat, Metrics, MissingInterface, OnStop,
+        Protect, Tables, Trust,
     },
 };
 use crate::{dataplane::AttachMode, detect::DetectConfig, privileges::Privileges};
@@ -37,8 +40,10 @@ pub const AUTO: &str = "auto";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Network interfaces to filter on; [`AUTO`] stands for those with a default route.
+    /// Network interfaces to filter on, patterns among them; [`AUTO`] stands for those with a default route.
     pub interfaces: Vec<String>,
+    /// What is done at the start about those that are not there.
+    pub missing_interface: MissingInterface,
     /// Decide and count, drop nothing.
     pub simulate: bool,
     /// Directory of the durable state.
@@ -95,6 +100,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             interfaces: vec![AUTO.to_owned()],
+            missing_interface: MissingInterface::Wait,
             simulate: false,
             state_dir: "/var/lib/sip-filter".into(),
             socket: "/run/sip-filter/api.sock".into(),
@@ -163,7 +169,6 @@ impl Config {
     #[must_use]
     pub fn restart_needed(&self, new: &Self) -> Vec<&'static str> {
         [
-            ("interfaces", self.interfaces != new.interfaces),
             ("state_dir", self.state_dir != new.state_dir),
             ("socket", self.socket != new.socket),
             ("socket_group", self.socket_group != new.socket_group),
@@ -191,7 +196,6 @@ impl Config {
     pub fn reloaded(&self, new: Self) -> Self {
         let old = self.clone();
         Self {
-            interfaces: old.interfaces,
             state_dir: old.state_dir,
             socket: old.socket,
             socket_group: old.socket_group,
@@ -297,15 +301,13 @@ mod tests {
             ..Config::default()
         };
         new.tables.ban4 = 7;
-        assert_eq!(
-            old.restart_needed(&new),
-            ["interfaces", "ipv6_source_prefix", "tables"]
-        );
+        assert_eq!(old.restart_needed(&new), ["ipv6_source_prefix", "tables"]);
         let effective = old.reloaded(new);
         assert_eq!(
             effective,
             Config {
                 simulate: true,
+                interfaces: vec!["eth7".to_owned()],
                 ..Config::default()
             }
         );

@@ -30,7 +30,7 @@ use crate::{
     },
     conditions::{self, Conditions},
     config::Config,
-    dataplane::{ImageError, KernelBan},
+    dataplane::{Counters, ImageError, KernelBan},
     detect::Rule,
 };
 
@@ -102,8 +102,12 @@ pub struct Controller {
     pub(super) captures: usize,
     /// Writing back failed: tables may differ from the list.
     pub(super) dirty: bool,
-    /// Interfaces from which the filter was lost, and which were reported.
-    pub(super) lost: HashSet<String>,
+    /// What was counted on interfaces that are gone, should they come back.
+    pub(super) bases: HashMap<String, Counters>,
+    /// Interfaces that are to be filtered and are not, and why.
+    pub(super) absent: BTreeMap<String, String>,
+    /// A reload changed which are to be filtered.
+    pub(super) interfaces_changed: bool,
     /// What is wrong.
     pub(super) conditions: Conditions,
     /// What became wrong or right, for the journal.
@@ -160,7 +164,9 @@ impl Controller {
             floods: (Duration::ZERO, 0),
             captures: 0,
             dirty: false,
-            lost: HashSet::new(),
+            bases: HashMap::new(),
+            absent: BTreeMap::new(),
+            interfaces_changed: false,
             conditions,
             changes,
             judge: Judge::default(),
@@ -456,21 +462,13 @@ impl Controller {
         !self.dirty
     }
 
-    /// Reports interfaces from which the filter was lost: deleted, or renamed. Bans of them are not in force.
-    pub(super) fn look_for_lost_interfaces(&mut self) {
-        for plane in &self.planes {
-            let name = plane.name();
-            if plane.xdp_mode().is_some() {
-                if self.lost.remove(name) {
-                    tracing::info!(interface = name, "the filter is attached again");
-                }
-            } else if self.lost.insert(name.to_owned()) {
-                tracing::error!(
-                    interface = name,
-                    "the filter is not attached any more: nothing is filtered there; restart the daemon to attach it again"
-                );
-            }
-        }
+    /// Interfaces that are to be filtered and are not: their names, why, and what was counted there before.
+    #[must_use]
+    pub fn absent(&self) -> Vec<(String, String, Option<&Counters>)> {
+        let absent = self.absent.iter();
+        absent
+            .map(|(name, why)| (name.clone(), why.clone(), self.bases.get(name)))
+            .collect()
     }
 
     /// Number of bans by origin, scope and family (`ipv4`, `ipv6`), for metrics.

@@ -22,6 +22,8 @@ pub struct LivePlane {
     seed: [u64; 2],
     log: bool,
     image: Box<dyn Image>,
+    index: u32,
+    base: Option<Counters>,
     state: State,
 }
 
@@ -56,6 +58,8 @@ impl LivePlane {
             wanted: config.xdp_mode,
             seed,
             log: config.log.kernel,
+            index: prepared.index(),
+            base: None,
             image,
             state: State::Prepared(Box::new(prepared)),
         }))
@@ -75,6 +79,26 @@ impl LivePlane {
 impl Plane for LivePlane {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn index(&self) -> u32 {
+        self.index
+    }
+
+    fn rename(&mut self, name: &str) -> Result<(), DataplaneError> {
+        if let State::Attached(interface) = &mut self.state {
+            interface.rename(name)?;
+        }
+        name.clone_into(&mut self.name);
+        Ok(())
+    }
+
+    fn add_base(&mut self, before: &Counters) {
+        match &mut self.state {
+            State::Attached(interface) => interface.add_base(before),
+            // Until it is attached.
+            State::Prepared(_) | State::Gone => self.base = Some(before.clone()),
+        }
     }
 
     fn xdp_mode(&self) -> Option<XdpMode> {
@@ -117,6 +141,11 @@ impl Plane for LivePlane {
             State::Prepared(prepared) => State::Attached(Box::new(prepared.attach(self.wanted)?)),
             other => other,
         };
+        if let State::Attached(interface) = &mut self.state
+            && let Some(base) = self.base.take()
+        {
+            interface.add_base(&base);
+        }
         self.attached().map(|_| ())
     }
 

@@ -14,7 +14,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    ControlError, ControlHandle, Controller, Detector, PacketEvent, Plane, chain,
+    ControlError, ControlHandle, Controller, Detector, Interfaces, PacketEvent, Plane, chain,
+    interfaces::{Keeper, attend},
     journal::{JournalEvent, JournalKind},
     own_addresses,
     watch::watch,
@@ -84,6 +85,8 @@ impl Daemon {
     /// Restores the state, fills the tables of all planes, attaches them, and starts detection. Must be called within
     /// a tokio runtime. It stops when `shutdown` is cancelled, see [`Daemon::stopped`].
     ///
+    /// `planes` are those of the interfaces that are there; those that come later are made by `interfaces`.
+    ///
     /// Services (API, metrics) are started by the caller with [`Daemon::handle`] and [`Daemon::spawn`].
     ///
     /// # Errors
@@ -92,6 +95,7 @@ impl Daemon {
         source: Source,
         config: Config,
         planes: Vec<Box<dyn Plane>>,
+        interfaces: Box<dyn Interfaces>,
         mut detector: Box<dyn Detector>,
         shutdown: CancellationToken,
     ) -> Result<Self, StartError> {
@@ -119,13 +123,14 @@ impl Daemon {
             detector.restore_proof(target, by, until);
         }
 
-        let events = match attach(&mut controller, planes, clock) {
-            Ok(events) => events,
+        let (sink, events) = mpsc::channel(BATCHES);
+        match attach(&mut controller, planes, &sink, clock) {
+            Ok(()) => {}
             Err(error) => {
                 controller.give_up();
                 return Err(error);
             }
-        };
+        }
         let (instruct, instructions) = std_mpsc::channel();
         let handle = ControlHandle::new(controller, source, instruct);
         let runtime = tokio::runtime::Handle::current();
@@ -166,6 +171,8 @@ impl Daemon {
             shutdown.clone(),
         ));
         tasks.spawn(signals);
+        let keeper = Keeper::new(interfaces, sink);
+        tasks.spawn(attend(keeper, handle.clone(), shutdown.clone()));
         Ok(Self {
             handle,
             shutdown,
@@ -227,13 +234,13 @@ impl Daemon {
     }
 }
 
-/// Puts all planes in force and opens the channel of their events.
+/// Puts all planes in force and opens the streams of their events.
 fn attach(
     controller: &mut Controller,
     planes: Vec<Box<dyn Plane>>,
+    sink: &mpsc::Sender<Vec<PacketEvent>>,
     clock: Clock,
-) -> Result<mpsc::Receiver<Vec<PacketEvent>>, StartError> {
-    let (sink, events) = mpsc::channel(BATCHES);
+) -> Result<(), StartError> {
     for plane in planes {
         let name = plane.name().to_owned();
         controller.add_plane(plane, clock)?;
@@ -246,14 +253,14 @@ fn attach(
             source,
         })?;
     }
-    Ok(events)
+    Ok(())
 }
 
 /// What is to be done each second, on a blocking thread since it may wait for the lock.
 async fn regular_work(handle: ControlHandle, ending: Arc<Mutex<Ending>>, shutdown: CancellationToken) {
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut losses = Losses::default();
+    let mut losses = None;
     for second in 1_u64.. {
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -269,21 +276,13 @@ async fn regular_work(handle: ControlHandle, ending: Arc<Mutex<Ending>>, shutdow
                 controller.sample_traffic(clock);
                 controller.save_known(clock);
                 controller.judge(clock);
-                if own.is_some() {
-                    controller.look_for_lost_interfaces();
-                    if let Some(interface) = out_of_reach(controller) {
-                        let mut ending = ending.lock().unwrap_or_else(PoisonError::into_inner);
-                        *ending = Ending::StartAgain { interface };
-                        shutdown.cancel();
-                    }
-                }
                 match own {
                     Some(Ok(own)) => controller.set_own(own),
                     Some(Err(error)) => tracing::warn!(%error, "cannot list the addresses of this host"),
                     None => {}
                 }
-                if second.is_multiple_of(TIDY_EVERY) {
-                    known.look(controller, clock);
+                if known.is_none() || second.is_multiple_of(TIDY_EVERY) {
+                    known = Losses::look(known, controller, clock);
                     controller.tidy(clock);
                 }
             });
@@ -320,8 +319,8 @@ struct Losses {
 }
 
 impl Losses {
-    /// Reports what was lost since the last look.
-    fn look(&mut self, controller: &Controller, clock: Clock) {
+    /// Reports what was lost since the last look; at the first, only looks: earlier runs have told of theirs.
+    fn look(before: Option<Self>, controller: &Controller, clock: Clock) -> Option<Self> {
         let mut now = Self::default();
         for plane in controller.planes() {
             match plane.counters() {
@@ -335,13 +334,15 @@ impl Losses {
                         error = chain(&error),
                         "cannot read the counters"
                     );
-                    return;
+                    return before;
                 }
             }
         }
-        let lost = now.lost.saturating_sub(self.lost);
-        let suppressed = now.suppressed.saturating_sub(self.suppressed);
-        *self = now;
+        let Some(before) = before else {
+            return Some(now);
+        };
+        let lost = now.lost.saturating_sub(before.lost);
+        let suppressed = now.suppressed.saturating_sub(before.suppressed);
         if lost + suppressed > 0 {
             let message = format!(
                 "detection missed {lost} events for want of room and {suppressed} over `events.per_window`; \
@@ -351,6 +352,7 @@ impl Losses {
                 .journal()
                 .record(JournalEvent::new(clock.wall, JournalKind::EventsLost, message));
         }
+        Some(now)
     }
 }
 

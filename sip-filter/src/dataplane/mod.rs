@@ -10,7 +10,10 @@ mod image;
 mod interface;
 mod kernel_log;
 mod memory;
+mod netlink;
 mod networks;
+mod owner;
+mod past;
 mod pins;
 mod ports;
 mod program;
@@ -18,11 +21,13 @@ mod sizes;
 
 use std::time::Duration;
 
+pub use counters::zero as no_counters;
 pub use error::DataplaneError;
 pub use events::EventStream;
 pub use host::HostPlane;
 pub use interface::{AttachMode, Interface, Prepared};
 pub use kernel_log::KernelLog;
+pub use netlink::LinkWatch;
 pub use pins::{detach, pinned, prepare};
 pub use program::{LoadOptions, LoadedProgram};
 pub use sizes::TableSizes;

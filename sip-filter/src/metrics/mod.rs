@@ -84,6 +84,8 @@ pub struct Interface {
     pub name: String,
     /// How the program is attached, if it is.
     pub attached: Option<XdpMode>,
+    /// Why it is not, if that is known.
+    pub problem: Option<String>,
     /// Where responses on their way out are seen.
     pub egress: Egress,
     /// Counters of its data plane.

@@ -70,6 +70,7 @@ pub(in crate::metrics) fn snapshot() -> Snapshot {
         reload_successful: true,
         interfaces: vec![Interface {
             name: "eth0".to_owned(),
+            problem: None,
             attached: Some(XdpMode::Generic),
             egress: Egress::Clsact,
             counters: Box::new(counters),

@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// Checks that are always named, and the conditions that tell of them. The others appear when they fail.
-const NAMED: [Kind; 3] = [Kind::StoreFailing, Kind::Detached, Kind::ConfigRejected];
+const NAMED: [Kind; 2] = [Kind::StoreFailing, Kind::ConfigRejected];
 
 pub(super) fn health(handle: &ControlHandle) -> Health {
     let mut checks = handle.with(|controller, clock| {

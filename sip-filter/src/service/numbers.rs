@@ -13,6 +13,7 @@ use crate::{
     alarms::Counts,
     bans::{EndedBy, Origin, Scope},
     daemon::{ControlHandle, Controller, chain},
+    dataplane::{Egress, no_counters},
     detect::Rule,
     metrics::{Bans, BansAdded, ConditionCount, Interface, Snapshot, TableUse},
 };
@@ -132,9 +133,20 @@ fn interfaces(controller: &mut Controller) -> Vec<Interface> {
         interfaces.push(Interface {
             name: plane.name().to_owned(),
             attached: plane.xdp_mode(),
+            problem: None,
             egress: plane.egress(),
             counters,
             tables,
+        });
+    }
+    for (name, problem, counters) in controller.absent() {
+        interfaces.push(Interface {
+            name,
+            attached: None,
+            problem: Some(problem),
+            egress: Egress::None("the filter is not attached".to_owned()),
+            counters: counters.cloned().unwrap_or_else(no_counters),
+            tables: Vec::new(),
         });
     }
     interfaces

@@ -12,8 +12,8 @@ use crate::{
         server,
         socket::{self, SocketError},
     },
-    config::{Config, Source},
-    daemon::{ControlHandle, Daemon, Ending, LivePlane, StartError},
+    config::{Config, MissingInterface, Source, is_pattern, matches},
+    daemon::{ControlHandle, Daemon, Ending, Interfaces as _, LiveInterfaces, LivePlane, Plane, StartError},
     dataplane::DataplaneError,
     metrics::{self, Server, ServerError, Textfile},
     privileges,
@@ -91,18 +91,18 @@ async fn serve(source: Source, config: Config) -> Result<(), RunError> {
         Some(address) => Some(Server::bind(address).await?),
         None => None,
     };
-    let mut planes = Vec::new();
-    for interface in &names {
-        let plane = LivePlane::prepare(interface, &config).map_err(|source| RunError::Interface {
-            interface: interface.clone(),
-            source,
-        })?;
-        planes.push(plane);
-    }
+    let planes = prepare(&source, &config)?;
     let engine = SharedEngine::new(config.detect.clone(), config.ipv6_source_prefix);
     let metrics = config.metrics.clone();
     let shutdown = CancellationToken::new();
-    let daemon = Daemon::start(source, config, planes, Box::new(engine.clone()), shutdown.clone())?;
+    let daemon = Daemon::start(
+        source,
+        config,
+        planes,
+        Box::new(LiveInterfaces),
+        Box::new(engine.clone()),
+        shutdown.clone(),
+    )?;
 
     let numbers = Numbers {
         handle: daemon.handle().clone(),
@@ -166,6 +166,31 @@ fn alarm_settings(handle: ControlHandle) -> impl Fn() -> alarms::Settings + Send
             },
         }
     }
+}
+
+/// Loads the program for every interface that is there; those that are not come later, unless they must be there now.
+fn prepare(source: &Source, config: &Config) -> Result<Vec<Box<dyn Plane>>, RunError> {
+    let present = LiveInterfaces.present()?;
+    let is_there = |name: &str| present.iter().any(|(present, _)| present == name);
+    let must = config.missing_interface == MissingInterface::Fail || !source.overrides.interfaces.is_empty();
+    // An error names them all; without it, one that waits is a condition.
+    let missing = config
+        .interfaces
+        .iter()
+        .filter(|name| must && !is_pattern(name) && !is_there(name));
+    let there = present
+        .iter()
+        .map(|(name, _)| name)
+        .filter(|name| matches(&config.interfaces, name));
+    missing
+        .chain(there)
+        .map(|name| {
+            LivePlane::prepare(name, config).map_err(|source| RunError::Interface {
+                interface: name.clone(),
+                source,
+            })
+        })
+        .collect()
 }
 
 /// Takes a snapshot on a blocking thread, since it waits for the controller.
