@@ -97,16 +97,17 @@ impl Keeper {
         self.blind = false;
         let (wanted, config) = handle.with(|controller, _| {
             controller.let_go(&present);
-            let mut config = controller.config().clone();
-            // A program is loaded with the mode in force; it is told again when its tables are filled.
-            config.simulate = controller.config().simulate;
-            (controller.wanted(&present), config)
+            (controller.wanted(&present), controller.config().clone())
         });
         self.failed
             .retain(|name, failed| wanted.contains(&(name.clone(), failed.index)));
+        if wanted.is_empty() {
+            return;
+        }
         for (name, index) in wanted {
             self.attach(&name, index, &config, handle);
         }
+        handle.with(|controller, _| controller.note_missing(&present));
     }
 
     fn attach(&mut self, name: &str, index: u32, config: &Config, handle: &ControlHandle) {
@@ -238,35 +239,39 @@ impl Controller {
         }
     }
 
-    /// Raises what is missing of the configuration.
+    /// Raises what is missing of the configuration. What has come is missing until it is filtered, or does not take the
+    /// filter, which is told on its own.
     fn note_missing(&mut self, present: &[(String, u32)]) {
-        let there = |name: &str| {
-            let filtered = self.planes.iter().any(|plane| plane.name() == name);
-            filtered || present.iter().any(|(present, _)| present == name)
-        };
-        let mut missing = Vec::new();
-        for name in &self.config.interfaces {
-            let text = if is_pattern(name) {
-                let none = !present
-                    .iter()
-                    .any(|(present, _)| matches(std::slice::from_ref(name), present));
-                none.then(|| format!("waits for an interface that matches `{name}`"))
-            } else {
-                (!there(name)).then(|| format!("waits for {name}, which is not there"))
-            };
-            missing.extend(text.map(|text| (name.clone(), text)));
-        }
-        self.conditions.retain(Kind::InterfaceMissing, |subject| {
-            missing.iter().any(|(name, _)| name == subject)
-        });
-        let planes = &self.planes;
-        self.conditions.retain(Kind::Detached, |subject| {
+        let (planes, conditions) = (&self.planes, &self.conditions);
+        conditions.retain(Kind::Detached, |subject| {
             present.iter().any(|(name, _)| name == subject)
                 && !planes.iter().any(|plane| plane.name() == subject)
         });
-        self.absent.retain(|name, _| there(name));
+        let mut missing = Vec::new();
+        for name in &self.config.interfaces {
+            let is_meant = |found: &str| matches(std::slice::from_ref(name), found);
+            let filtered = planes.iter().any(|plane| is_meant(plane.name()));
+            let mut here = present.iter().filter(|(found, _)| is_meant(found));
+            let told = here
+                .clone()
+                .any(|(found, _)| conditions.is_raised(Kind::Detached, found));
+            let coming = here.next().is_some() && !conditions.is_raised(Kind::InterfaceMissing, name);
+            if filtered || told || coming {
+                continue;
+            }
+            let text = if is_pattern(name) {
+                format!("waits for an interface that matches `{name}`")
+            } else {
+                format!("waits for {name}, which is not there")
+            };
+            missing.push((name.clone(), text));
+        }
+        let is_missing = |subject: &str| missing.iter().any(|(name, _)| name == subject);
+        conditions.retain(Kind::InterfaceMissing, is_missing);
+        self.absent
+            .retain(|name, _| is_missing(name) || conditions.is_raised(Kind::Detached, name));
         for (name, text) in missing {
-            self.conditions.raise(Kind::InterfaceMissing, &name, text.clone());
+            conditions.raise(Kind::InterfaceMissing, &name, text.clone());
             self.absent.insert(name, text);
         }
     }

@@ -171,7 +171,9 @@ impl Daemon {
             shutdown.clone(),
         ));
         tasks.spawn(signals);
-        let keeper = Keeper::new(interfaces, sink);
+        let mut keeper = Keeper::new(interfaces, sink);
+        // What is missing is known from the first answer on.
+        keeper.look(&handle);
         tasks.spawn(attend(keeper, handle.clone(), shutdown.clone()));
         Ok(Self {
             handle,

@@ -25,6 +25,8 @@ mod floods;
 #[cfg(test)]
 mod import;
 #[cfg(test)]
+mod life;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod modes;

@@ -99,7 +99,8 @@ fn interfaces_that_do_not_exist_are_named() {
         return;
     }
     let rig = Rig::new("start");
-    rig.config("main", "interfaces = [\"sip0\", \"sip9\"]", "");
+    let wanted = "interfaces = [\"sip0\", \"sip9\"]\nmissing_interface = \"fail\"";
+    rig.config("main", wanted, "");
     rig.fail_to_start("main", &[])
         .refused(1, &["no interface `sip9`", "sip0"]);
     assert_eq!(rig.xdp(INTERFACE), None);
@@ -235,6 +236,7 @@ fn the_xdp_program_of_somebody_else_is_left_alone() {
             &[
                 "another XDP program is attached to sip0",
                 "left alone",
+                &format!("id {id} `ingress`, loaded by user 0, held by sip-filter (pid "),
                 "ip link show dev sip0",
             ],
         );

@@ -383,9 +383,11 @@ fn events_can_be_followed_and_the_filter_lost_is_noticed() {
     .unwrap();
     // Somebody deletes the interface.
     rig.server.ip(&["link", "delete", INTERFACE]).unwrap();
-    let health = daemon.ask(&["health"]);
-    assert_eq!(health.code, Some(1), "{health:?}");
-    assert!(health.stdout.contains("not attached to sip0"), "{health:?}");
+    wait::until("the loss", std::time::Duration::from_secs(10), || {
+        let health = daemon.ask(&["health"]);
+        Ok(health.code == Some(1) && health.stdout.contains("waits for sip0"))
+    })
+    .unwrap();
     assert_eq!(daemon.json(&["status"])["interfaces"][0]["attached"], false);
     daemon.stop();
     assert!(follower.wait(std::time::Duration::from_secs(10)).is_ok());
