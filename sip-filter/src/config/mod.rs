@@ -175,15 +175,15 @@ impl Config {
             ("admin_group", self.admin_group != new.admin_group),
             ("privileges", self.privileges != new.privileges),
             ("xdp_mode", self.xdp_mode != new.xdp_mode),
-            ("protect", self.protect != new.protect),
             (
                 "ipv6_source_prefix",
                 self.ipv6_source_prefix != new.ipv6_source_prefix,
             ),
             ("tables", self.tables != new.tables),
-            ("metrics", self.metrics != new.metrics),
+            ("metrics.listen", self.metrics.listen != new.metrics.listen),
             ("bpf", self.bpf != new.bpf),
-            ("log", self.log != new.log),
+            ("log.format", self.log.format != new.log.format),
+            ("log.kernel", self.log.kernel != new.log.kernel),
         ]
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))
@@ -202,12 +202,17 @@ impl Config {
             admin_group: old.admin_group,
             privileges: old.privileges,
             xdp_mode: old.xdp_mode,
-            protect: old.protect,
             ipv6_source_prefix: old.ipv6_source_prefix,
             tables: old.tables,
-            metrics: old.metrics,
+            metrics: Metrics {
+                listen: old.metrics.listen,
+                ..new.metrics
+            },
             bpf: old.bpf,
-            log: old.log,
+            log: Log {
+                level: new.log.level,
+                ..old.log
+            },
             ..new
         }
     }

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::{PacketEvent, Plane, chain};
 use crate::{
-    config::Config,
+    config::{Config, Protect},
     dataplane::{
         AttachMode, Counters, DataplaneError, Egress, EventStream, Image, Interface, KernelLog, LoadOptions,
         Prepared, XdpMode,
@@ -24,6 +24,8 @@ pub struct LivePlane {
     image: Box<dyn Image>,
     index: u32,
     base: Option<Counters>,
+    /// Ports in force.
+    protect: Protect,
     state: State,
 }
 
@@ -60,6 +62,7 @@ impl LivePlane {
             log: config.log.kernel,
             index: prepared.index(),
             base: None,
+            protect: config.protect.clone(),
             image,
             state: State::Prepared(Box::new(prepared)),
         }))
@@ -118,7 +121,8 @@ impl Plane for LivePlane {
     }
 
     fn configure(&mut self, config: &Config, capture_drops: bool) -> Result<(), DataplaneError> {
-        match &self.state {
+        let state = &self.state;
+        match state {
             // Loaded with it a moment ago.
             State::Prepared(_) => Ok(()),
             State::Attached(interface) => {
@@ -126,7 +130,21 @@ impl Plane for LivePlane {
                 if capture_drops {
                     settings.flags |= flags::CAPTURE_DROPS;
                 }
-                interface.set_config(&settings)
+                // The ports first: should the settings be refused, these are put back.
+                let ports = |protect: &Protect| interface.set_ports(&protect.udp_ports, &protect.tcp_ports);
+                let changed = self.protect != config.protect;
+                if changed && let Err(error) = ports(&config.protect) {
+                    let _ = ports(&self.protect);
+                    return Err(error);
+                }
+                if let Err(error) = interface.set_config(&settings) {
+                    if changed {
+                        ports(&self.protect)?;
+                    }
+                    return Err(error);
+                }
+                self.protect = config.protect.clone();
+                Ok(())
             }
             State::Gone => self.attached().map(|_| ()),
         }

@@ -11,6 +11,7 @@ pub mod journal;
 mod judge;
 mod known;
 mod live;
+mod notify;
 mod operations;
 mod own;
 mod plane;
@@ -34,6 +35,7 @@ pub use handle::ControlHandle;
 pub use interfaces::{Interfaces, LiveInterfaces};
 pub use known::{ProvenBy, TrustedBy};
 pub use live::LivePlane;
+pub use notify::{Notifier, watchdog};
 pub use own::own_addresses;
 pub use plane::{PacketEvent, Plane};
 pub use requests::{

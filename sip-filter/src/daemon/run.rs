@@ -132,7 +132,9 @@ impl Daemon {
             }
         }
         let (instruct, instructions) = std_mpsc::channel();
-        let handle = ControlHandle::new(controller, source, instruct);
+        let mut handle = ControlHandle::new(controller, source, instruct);
+        let alive = Arc::new(());
+        handle.watch_detector(Arc::downgrade(&alive));
         let runtime = tokio::runtime::Handle::current();
         let started = signals(handle.clone(), shutdown.clone()).and_then(|signals| {
             let watch = watch(
@@ -144,13 +146,12 @@ impl Daemon {
                 shutdown.clone(),
             );
             let thread = thread::Builder::new().name("detect".to_owned());
-            Ok((
-                signals,
-                thread.spawn(move || {
-                    privileges::enter_thread();
-                    runtime.block_on(watch);
-                })?,
-            ))
+            let detect = move || {
+                let _alive = alive;
+                privileges::enter_thread();
+                runtime.block_on(watch);
+            };
+            Ok((signals, thread.spawn(detect)?))
         });
         let (signals, watcher) = match started {
             Ok(started) => started,
@@ -205,6 +206,7 @@ impl Daemon {
     /// and, if so configured, the kernel program.
     pub async fn stopped(self) -> Ending {
         self.shutdown.cancelled().await;
+        self.handle.notifier().stopping();
         self.tasks.close();
         if tokio::time::timeout(FAREWELL, self.tasks.wait()).await.is_err() {
             tracing::warn!("some tasks do not stop; going on without them");

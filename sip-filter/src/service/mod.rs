@@ -4,7 +4,6 @@ mod adapter;
 mod detector;
 mod health;
 mod interfaces;
-mod manager;
 mod numbers;
 mod start;
 mod top;
