@@ -20,7 +20,9 @@ use tracing_subscriber::{
 };
 
 /// Changes the filter of the log that was started; absent where the command line or `RUST_LOG` has fixed it.
-static CHANGE: Mutex<Option<Box<dyn Fn(EnvFilter) + Send>>> = Mutex::new(None);
+static CHANGE: Mutex<Option<Change>> = Mutex::new(None);
+
+type Change = Box<dyn Fn(EnvFilter) + Send>;
 
 /// Starts logging. `json` is for machines. In the journal, lines begin with their priority, as sd-daemon(3) has it, and
 /// have neither time nor colour. May be called more than once: the first call counts.

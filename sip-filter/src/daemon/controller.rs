@@ -22,6 +22,7 @@ use super::{
     plane::Plane,
     talkers::Talkers,
     trend::Trend,
+    verify::Verifier,
 };
 use crate::{
     bans::{
@@ -117,6 +118,7 @@ pub struct Controller {
     pub(super) talkers: Arc<Mutex<Talkers>>,
     /// The traffic of the last minutes.
     pub(super) trend: Trend,
+    pub(super) verifier: Verifier,
 }
 
 impl std::fmt::Debug for Controller {
@@ -172,6 +174,7 @@ impl Controller {
             judge: Judge::default(),
             talkers: Arc::default(),
             trend: Trend::default(),
+            verifier: Verifier::default(),
         };
         controller.expire(clock);
         controller
@@ -286,6 +289,8 @@ impl Controller {
                 }
             }
             self.revert(changes);
+        } else {
+            self.note_enforced(changes);
         }
         outcome
     }
@@ -497,15 +502,7 @@ fn fill(plane: &mut dyn Plane, list: &BanList, clock: Clock) -> Result<usize, Im
         .filter(|entry| entry.deadline.is_none_or(|end| end > clock.boot))
     {
         let wanted = kernel(entry);
-        let same = image.get(entry.ban.target).is_some_and(|found| {
-            found.scope == wanted.scope
-                && match (found.expires, wanted.expires) {
-                    (None, None) => true,
-                    (Some(found), Some(wanted)) => found.abs_diff(wanted) <= DEADLINE_TOLERANCE,
-                    _ => false,
-                }
-        });
-        if !same {
+        if !same(image.get(entry.ban.target), wanted) {
             image.put(entry.ban.target, wanted)?;
             written += 1;
         }
@@ -513,7 +510,19 @@ fn fill(plane: &mut dyn Plane, list: &BanList, clock: Clock) -> Result<usize, Im
     Ok(written)
 }
 
-fn kernel(entry: &Entry) -> KernelBan {
+/// Whether the kernel has a ban as the list has it.
+pub(super) fn same(found: Option<KernelBan>, wanted: KernelBan) -> bool {
+    found.is_some_and(|found| {
+        found.scope == wanted.scope
+            && match (found.expires, wanted.expires) {
+                (None, None) => true,
+                (Some(found), Some(wanted)) => found.abs_diff(wanted) <= DEADLINE_TOLERANCE,
+                _ => false,
+            }
+    })
+}
+
+pub(super) fn kernel(entry: &Entry) -> KernelBan {
     KernelBan {
         scope: entry.ban.scope,
         expires: entry.deadline,

@@ -222,6 +222,14 @@ impl Image for FakePlane {
         self.0.state().bans.get(&target).copied()
     }
 
+    fn for_each_exact(&self, visit: &mut dyn FnMut(Target, KernelBan)) {
+        for (target, ban) in &self.0.state().bans {
+            visit(*target, *ban);
+        }
+    }
+
+    fn recount(&mut self) {}
+
     fn fill(&self) -> Vec<TableFill> {
         let state = self.0.state();
         vec![TableFill {

@@ -20,6 +20,7 @@ mod run;
 mod talkers;
 mod top;
 mod trend;
+mod verify;
 mod watch;
 
 #[cfg(test)]
@@ -45,4 +46,5 @@ pub use run::{Daemon, Ending, StartError};
 pub use talkers::{Rate, Talkers};
 pub use top::{Busy, Overview};
 pub use trend::{Series, Trend};
+pub use verify::VerifyCounts;
 pub use watch::Detector;

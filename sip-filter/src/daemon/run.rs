@@ -279,6 +279,7 @@ async fn regular_work(handle: ControlHandle, ending: Arc<Mutex<Ending>>, shutdow
                 controller.harvest_hits(clock);
                 controller.sample_traffic(clock);
                 controller.save_known(clock);
+                controller.verify(clock);
                 controller.judge(clock);
                 match own {
                     Some(Ok(own)) => controller.set_own(own),

@@ -119,6 +119,11 @@ pub trait Image: Send {
     /// # Errors
     /// [`ImageError`] if there is no room.
     fn set_endpoint(&mut self, endpoint: Endpoint, until: Option<Duration>) -> Result<(), ImageError>;
+    /// Calls `visit` with every ban of an address, or of an IPv6 prefix by which sources are counted, that the tables hold.
+    fn for_each_exact(&self, visit: &mut dyn FnMut(Target, KernelBan));
+
+    /// Counts entries anew: somebody else has changed the tables.
+    fn recount(&mut self);
 
     /// How full each table is.
     fn fill(&self) -> Vec<TableFill>;

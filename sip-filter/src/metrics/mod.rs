@@ -40,6 +40,10 @@ pub struct Snapshot {
     pub conditions: Vec<ConditionCount>,
     /// What became of the alarms, by receiver.
     pub receivers: Vec<(&'static str, Delivered)>,
+    /// Bans asked of the kernel after they were made, and how often a source passed that should not.
+    pub self_tests: [u64; 2],
+    /// Entries by which kernel tables and ban list differed, by interface.
+    pub drift: Vec<(String, u64)>,
     /// Interfaces that are filtered, or should be.
     pub interfaces: Vec<Interface>,
     /// Bans in force.

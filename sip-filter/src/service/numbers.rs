@@ -95,8 +95,19 @@ fn of_controller(controller: &mut Controller) -> Snapshot {
         engine: crate::detect::EngineStats::default(),
         thresholds,
         conditions: conditions(controller),
+        self_tests: [controller.verified().asked, controller.verified().passed],
+        drift: drift(controller),
         interfaces: interfaces(controller),
     }
+}
+
+/// Of every interface, from the start: a rate over it sees the first entry.
+fn drift(controller: &Controller) -> Vec<(String, u64)> {
+    let mut drift = controller.verified().drift.clone();
+    for plane in controller.planes() {
+        drift.entry(plane.name().to_owned()).or_default();
+    }
+    drift.into_iter().collect()
 }
 
 fn conditions(controller: &mut Controller) -> Vec<ConditionCount> {
