@@ -125,7 +125,7 @@ pub(super) async fn watch(
         }
         if !passed.is_empty() {
             looked = clock.boot;
-            handle.with(|controller, clock| controller.suspect(&passed, None, clock));
+            handle.with(|controller, clock| controller.suspect(&passed, clock));
         }
         if !floods.is_empty() {
             handle.with(|controller, clock| {

@@ -90,11 +90,12 @@ async fn serve(source: Source, config: Config) -> Result<(), RunError> {
     // Whatever can fail goes first; what changes something comes last.
     let access = Access::new(config.admin_group.as_deref())?;
     let (listener, _socket) = socket::bind(&config.socket, config.socket_group.as_deref())?;
+    let planes = prepare(&source, &config)?;
+    // After the interfaces: that another daemon filters there says more than that its port is taken.
     let endpoint = match config.metrics.listen {
         Some(address) => Some(Server::bind(address).await?),
         None => None,
     };
-    let planes = prepare(&source, &config)?;
     let engine = SharedEngine::new(config.detect.clone(), config.ipv6_source_prefix);
     let shutdown = CancellationToken::new();
     let daemon = Daemon::start(
