@@ -4,6 +4,7 @@ use std::io;
 
 use sip_filter_common::abi::flags;
 use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{PacketEvent, Plane, chain};
 use crate::{
@@ -26,6 +27,8 @@ pub struct LivePlane {
     base: Option<Counters>,
     /// Ports in force.
     protect: Protect,
+    /// Ends the readers of its events when it goes, as an interface may before the daemon does.
+    readers: Option<DropGuard>,
     state: State,
 }
 
@@ -63,6 +66,7 @@ impl LivePlane {
             index: prepared.index(),
             base: None,
             protect: config.protect.clone(),
+            readers: None,
             image,
             state: State::Prepared(Box::new(prepared)),
         }))
@@ -170,14 +174,17 @@ impl Plane for LivePlane {
     fn start_events(&mut self, sink: mpsc::Sender<Vec<PacketEvent>>) -> Result<(), DataplaneError> {
         let mut stream = EventStream::open(self.attached()?)?;
         let interface = self.name.clone();
+        let gone = CancellationToken::new();
+        self.readers = Some(gone.clone().drop_guard());
         if let State::Attached(attached) = &mut self.state
             && self.log
         {
             let log = KernelLog::open(attached)?;
-            let sink = sink.clone();
+            let (sink, gone) = (sink.clone(), gone.clone());
             tokio::spawn(async move {
                 tokio::select! {
                     () = sink.closed() => {}
+                    () = gone.cancelled() => {}
                     Err(error) = log.run() => tracing::warn!(%error, "no more log of the kernel program"),
                 }
             });
@@ -186,6 +193,7 @@ impl Plane for LivePlane {
             loop {
                 let batch = tokio::select! {
                     () = sink.closed() => return,
+                    () = gone.cancelled() => return,
                     batch = stream.next() => batch,
                 };
                 match batch {

@@ -28,7 +28,7 @@ pub use host::HostPlane;
 pub use interface::{AttachMode, Interface, Prepared};
 pub use kernel_log::KernelLog;
 pub use netlink::LinkWatch;
-pub use pins::{detach, pinned, prepare};
+pub use pins::{detach, leftovers, pinned, prepare};
 pub use program::{LoadOptions, LoadedProgram};
 pub use sizes::TableSizes;
 

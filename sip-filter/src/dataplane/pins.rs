@@ -111,6 +111,25 @@ fn give(directory: &Path, owner: (u32, u32)) -> io::Result<()> {
     Ok(())
 }
 
+/// Interfaces that have pins under this root, but are neither among `held` nor held by another daemon.
+#[must_use]
+pub fn leftovers(pin_root: &Path, held: &[&str]) -> Vec<String> {
+    let versions = entries(pin_root).unwrap_or_default();
+    let directories = versions
+        .iter()
+        .flat_map(|version| entries(version).unwrap_or_default());
+    let mut found: Vec<String> = directories
+        .filter_map(|directory| {
+            let name = directory.file_name()?.to_str()?.to_owned();
+            let is_left = !held.contains(&name.as_str()) && matches!(lock(&name, &directory), Ok(Some(_)));
+            is_left.then_some(name)
+        })
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
 /// What a directory holds; nothing if it is not there.
 fn entries(directory: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
     match fs::read_dir(directory) {

@@ -45,4 +45,6 @@ mod top;
 #[cfg(test)]
 mod trust;
 #[cfg(test)]
+mod upkeep;
+#[cfg(test)]
 mod verbs;
