@@ -26,6 +26,7 @@ use crate::{
     conditions::{Conditions, Kind},
     config::{Config, Source},
     logging,
+    service::resolve,
 };
 
 /// Cheap to clone. Its methods block, for as long as the disk takes when they change something: call them on blocking
@@ -222,7 +223,16 @@ impl ControlHandle {
             Ok(reloaded)
         };
         self.notifier.reloading();
-        let result = self.source.load().map_err(ControlError::from).and_then(reload);
+        let load = || {
+            let mut config = self.source.load()?;
+            // Without a default route now, those of before stay.
+            config.interfaces = match resolve(&config.interfaces) {
+                Ok(names) if !names.is_empty() => names,
+                _ => self.config().interfaces,
+            };
+            Ok::<_, ControlError>(config)
+        };
+        let result = load().and_then(reload);
         self.reload_failed.store(result.is_err(), Ordering::Relaxed);
         let rejected = result.as_ref().err().map(|error| {
             format!(

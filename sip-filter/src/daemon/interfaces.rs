@@ -16,6 +16,7 @@ use crate::{
     conditions::Kind,
     config::{Config, is_pattern, matches},
     dataplane::{DataplaneError, LinkWatch},
+    privileges,
 };
 
 /// An interface that does not take the filter is tried again after so long, then after twice as long, up to a minute.
@@ -65,7 +66,12 @@ pub(super) struct Keeper {
     failed: HashMap<String, Failed>,
     /// The list of interfaces could not be had, which was reported.
     blind: bool,
+    start_again: StartAgain,
 }
+
+/// Ends the daemon for the sake of an interface, to be started again with the capabilities that attaching takes; returns
+/// whether there is somebody who starts it.
+pub(super) type StartAgain = Box<dyn Fn(&str) -> bool + Send>;
 
 struct Failed {
     index: u32,
@@ -74,12 +80,17 @@ struct Failed {
 }
 
 impl Keeper {
-    pub(super) fn new(host: Box<dyn Interfaces>, sink: mpsc::Sender<Vec<PacketEvent>>) -> Self {
+    pub(super) fn new(
+        host: Box<dyn Interfaces>,
+        sink: mpsc::Sender<Vec<PacketEvent>>,
+        start_again: StartAgain,
+    ) -> Self {
         Self {
             host,
             sink,
             failed: HashMap::new(),
             blind: false,
+            start_again,
         }
     }
 
@@ -105,9 +116,26 @@ impl Keeper {
             return;
         }
         for (name, index) in wanted {
+            if !privileges::may_attach() {
+                self.out_of_reach(&name, handle);
+                continue;
+            }
             self.attach(&name, index, &config, handle);
         }
         handle.with(|controller, _| controller.note_missing(&present));
+    }
+
+    /// This process has given up what attaching takes.
+    fn out_of_reach(&self, name: &str, handle: &ControlHandle) {
+        if (self.start_again)(name) {
+            return;
+        }
+        let text = format!(
+            "nothing is filtered on {name}: the daemon has given up the capabilities that attaching takes (`privileges`); \
+             restart it"
+        );
+        handle.with(|controller, _| controller.note_absent(name, Some(text.clone())));
+        handle.conditions().raise(Kind::Detached, name, text);
     }
 
     fn attach(&mut self, name: &str, index: u32, config: &Config, handle: &ControlHandle) {

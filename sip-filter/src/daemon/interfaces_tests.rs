@@ -64,7 +64,7 @@ impl Site {
         let (handle, dir) = bench.into_handle();
         let (sink, events) = mpsc::channel(4);
         let host = Host::default();
-        let keeper = Keeper::new(Box::new(host.clone()), sink);
+        let keeper = Keeper::new(Box::new(host.clone()), sink, Box::new(|_| false));
         Self {
             host,
             keeper,

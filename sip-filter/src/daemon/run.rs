@@ -160,21 +160,17 @@ impl Daemon {
                 return Err(error.into());
             }
         };
+        let ending: Arc<Mutex<Ending>> = Arc::default();
+        let mut keeper = Keeper::new(interfaces, sink, start_again(&ending, &shutdown));
+        // What is missing is known from the first answer on.
+        keeper.look(&handle);
         if let Err(error) = privileges::give_up() {
             handle.with(|controller, _| controller.give_up());
             return Err(error.into());
         }
         let tasks = TaskTracker::new();
-        let ending = Arc::default();
-        tasks.spawn(regular_work(
-            handle.clone(),
-            Arc::clone(&ending),
-            shutdown.clone(),
-        ));
+        tasks.spawn(regular_work(handle.clone(), shutdown.clone()));
         tasks.spawn(signals);
-        let mut keeper = Keeper::new(interfaces, sink);
-        // What is missing is known from the first answer on.
-        keeper.look(&handle);
         tasks.spawn(attend(keeper, handle.clone(), shutdown.clone()));
         Ok(Self {
             handle,
@@ -261,7 +257,7 @@ fn attach(
 }
 
 /// What is to be done each second, on a blocking thread since it may wait for the lock.
-async fn regular_work(handle: ControlHandle, ending: Arc<Mutex<Ending>>, shutdown: CancellationToken) {
+async fn regular_work(handle: ControlHandle, shutdown: CancellationToken) {
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut losses = None;
@@ -270,7 +266,7 @@ async fn regular_work(handle: ControlHandle, ending: Arc<Mutex<Ending>>, shutdow
             () = shutdown.cancelled() => return,
             _ = seconds.tick() => {}
         }
-        let (handle, ending, shutdown) = (handle.clone(), Arc::clone(&ending), shutdown.clone());
+        let handle = handle.clone();
         let mut known = losses;
         let work = tokio::task::spawn_blocking(move || {
             let own = second.is_multiple_of(OWN_EVERY).then(own_addresses);
@@ -300,20 +296,22 @@ async fn regular_work(handle: ControlHandle, ending: Arc<Mutex<Ending>>, shutdow
     }
 }
 
-/// An interface that is there and not filtered, if this process cannot attach to it and a service manager would start
-/// it again.
-fn out_of_reach(controller: &Controller) -> Option<String> {
-    // systemd sets it for all services; by hand, nobody would start the daemon again.
-    std::env::var_os("INVOCATION_ID")?;
-    if privileges::may_attach() {
-        return None;
-    }
-    let lost = |name: &&str| nix::net::if_::if_nametoindex(*name).is_ok();
-    let planes = controller
-        .planes()
-        .iter()
-        .filter(|plane| plane.xdp_mode().is_none());
-    planes.map(|plane| plane.name()).find(lost).map(str::to_owned)
+/// See [`StartAgain`](super::interfaces::StartAgain).
+fn start_again(
+    ending: &Arc<Mutex<Ending>>,
+    shutdown: &CancellationToken,
+) -> Box<dyn Fn(&str) -> bool + Send> {
+    let (ending, shutdown) = (Arc::clone(ending), shutdown.clone());
+    Box::new(move |name| {
+        // systemd sets it for all services; by hand, nobody would start the daemon again.
+        if std::env::var_os("INVOCATION_ID").is_none() {
+            return false;
+        }
+        let interface = name.to_owned();
+        *ending.lock().unwrap_or_else(PoisonError::into_inner) = Ending::StartAgain { interface };
+        shutdown.cancel();
+        true
+    })
 }
 
 /// Events of the kernel program that did not reach the engine.

@@ -208,12 +208,6 @@ impl LoadedProgram {
         write_ports(&self.ebpf, udp, tcp)
     }
 
-    /// The kernel's id of the program.
-    pub(crate) fn id(&mut self) -> Result<u32, DataplaneError> {
-        let info = xdp(&mut self.ebpf)?.info().map_err(DataplaneError::program)?;
-        Ok(info.id())
-    }
-
     /// Sums the counters of all CPUs.
     ///
     /// # Errors

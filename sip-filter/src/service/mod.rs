@@ -8,4 +8,5 @@ mod numbers;
 mod start;
 mod top;
 
+pub(crate) use interfaces::resolve;
 pub use start::{RunError, run};

@@ -4,7 +4,7 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{adapter::Adapter, detector::SharedEngine, interfaces, manager, numbers::Numbers};
+use super::{adapter::Adapter, detector::SharedEngine, interfaces, numbers::Numbers};
 use crate::{
     alarms,
     api::{
@@ -15,7 +15,8 @@ use crate::{
     conditions::Condition,
     config::{Config, MissingInterface, Source, is_pattern, matches},
     daemon::{
-        ControlHandle, Daemon, Ending, Interfaces as _, LiveInterfaces, LivePlane, Plane, StartError, watchdog,
+        ControlHandle, Daemon, Ending, Interfaces as _, LiveInterfaces, LivePlane, Plane, StartError,
+        watchdog,
     },
     dataplane::DataplaneError,
     metrics::{self, Server, ServerError, Textfile},
@@ -82,9 +83,9 @@ pub fn run(source: Source, config: Config) -> Result<(), RunError> {
     runtime.block_on(serve(source, config))
 }
 
-async fn serve(source: Source, config: Config) -> Result<(), RunError> {
-    let names = interfaces::resolve(&config.interfaces).map_err(RunError::Routes)?;
-    if names.is_empty() {
+async fn serve(source: Source, mut config: Config) -> Result<(), RunError> {
+    config.interfaces = interfaces::resolve(&config.interfaces).map_err(RunError::Routes)?;
+    if config.interfaces.is_empty() {
         return Err(RunError::NoInterface);
     }
     // Whatever can fail goes first; what changes something comes last.
