@@ -15,6 +15,8 @@ use crate::{
 };
 
 const BANNED: &str = "203.0.113.7";
+/// Capabilities stay, to attach later.
+const KEEP: &str = "privileges = \"keep\"";
 const SOON: Duration = Duration::from_secs(15);
 
 /// A banned source that sends, and the server that must not hear of it.
@@ -201,7 +203,9 @@ fn after_a_reboot_every_ban_is_in_force_before_the_first_packet() {
     if !usable(&[]) {
         return;
     }
-    let (rig, daemon) = Rig::started("reboot");
+    let rig = Rig::new("reboot");
+    rig.config("main", KEEP, "");
+    let daemon = rig.start("main", &[]);
     daemon.done(&["ban", BANNED, "-d", "10m"]);
     daemon.done(&["ban", "198.51.100.0/24", "2001:db8:bad:1::/64", "-d", "permanent"]);
     let known = bans(&daemon);
@@ -260,7 +264,8 @@ fn interfaces_that_come_later_are_filtered_and_do_not_hold_up_the_others() {
         return;
     }
     let rig = Rig::new("interfaces");
-    rig.config("main", "interfaces = [\"sip0\", \"sip9\", \"trunk*\"]", "");
+    let wanted = "interfaces = [\"sip0\", \"sip9\", \"trunk*\"]";
+    rig.config("main", &format!("{wanted}\n{KEEP}"), "");
     // On the command line a name must be right.
     rig.fail_to_start("main", &["--interface", "sip9"])
         .refused(1, &["no interface `sip9`", "sip0"]);
@@ -315,7 +320,9 @@ fn a_ban_holds_through_down_up_rename_and_another_interface_of_the_same_name() {
     if !usable(&["bpftool"]) {
         return;
     }
-    let (rig, daemon) = Rig::started("rename");
+    let rig = Rig::new("rename");
+    rig.config("main", KEEP, "");
+    let daemon = rig.start("main", &[]);
     daemon.done(&["ban", BANNED]);
     let probes = sip_probes(BANNED.parse().unwrap());
     assert!(passed(&rig, &probes).is_empty());
