@@ -186,7 +186,9 @@ pub struct Meta {
     /// The hash seed, as in [`Config::seed`].
     pub seed: [u64; 2],
     /// How the program was attached: 1 native, 2 generic, 0 not yet.
-    pub xdp_mode: u64,
+    pub xdp_mode: u32,
+    /// Inode of the network namespace (`/proc/self/ns/net`) it was attached in; 0 if that is not known.
+    pub netns: u32,
 }
 
 /// Length of the windows in which over-limit packets and snapshots of one source are counted, as a power of two of

@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod dataplane;
 pub mod detect;
 mod layout;
+pub mod logging;
 pub mod metrics;
 pub mod privileges;
 pub mod service;

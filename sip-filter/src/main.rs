@@ -3,12 +3,15 @@
 use std::{io::Write as _, process::ExitCode};
 
 use clap::Parser as _;
-use sip_filter::cli::{self, Cli, Verb};
+use sip_filter::{
+    cli::{self, Cli, Verb},
+    logging,
+};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     if !matches!(cli.verb, Verb::Run(_)) {
-        cli::logging::start("warn", cli.global.verbose, false);
+        logging::start("warn", cli.global.verbose, false);
     }
     match cli::run(cli) {
         Ok(exit) => exit.into(),

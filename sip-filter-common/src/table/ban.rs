@@ -272,13 +272,18 @@ impl<T: Layout, M: Memory> BanTable<T, M> {
             all: 0,
             layout: PhantomData,
         };
+        table.recount();
+        table
+    }
+
+    /// Counts the entries anew, should somebody else have written to the memory.
+    pub fn recount(&mut self) {
         let (mut entries, mut all) = (0, 0);
-        table.for_each(|_, fate| {
+        self.for_each(|_, fate| {
             entries += 1;
             all += usize::from(fate.stops_all());
         });
-        (table.entries, table.all) = (entries, all);
-        table
+        (self.entries, self.all) = (entries, all);
     }
 
     /// Entries in the table, expired ones included.
@@ -343,8 +348,8 @@ impl<T: Layout, M: Memory> BanTable<T, M> {
     pub fn remove(&mut self, key: T::Key) -> Option<u64> {
         let found = lookup::<T, M>(&self.memory, self.seed, key)?;
         T::clear(found.line, found.slot);
-        self.entries -= 1;
-        self.all -= usize::from(found.value.stops_all());
+        self.entries = self.entries.saturating_sub(1);
+        self.all = self.all.saturating_sub(usize::from(found.value.stops_all()));
         Some(take_code(found.line, found.slot).map_or(0, |code| hits::get(code, 0)))
     }
 

@@ -41,7 +41,7 @@ pub enum ClientError {
         problem: &'static str,
     },
     /// The socket may not be opened.
-    #[error("not permitted to open {}, which is for root and the group `{group}`", socket.display())]
+    #[error("not permitted to open {}, which is for {}", socket.display(), whose(group))]
     NotPermitted {
         /// The socket.
         socket: PathBuf,
@@ -84,6 +84,10 @@ impl ClientError {
         match self {
             Self::NotRunning { .. } => Some(
                 "see `systemctl status sip-filter`; start it with `systemctl start sip-filter` or `sip-filter run`"
+                    .to_owned(),
+            ),
+            Self::NotPermitted { group, .. } if group == ROOT => Some(
+                "use sudo; to let others in, set `socket_group` in the configuration and restart the daemon"
                     .to_owned(),
             ),
             Self::NotPermitted { group, .. } => Some(format!(
@@ -384,6 +388,16 @@ fn unreachable(socket: &Path, source: io::Error) -> ClientError {
         }
         _ => ClientError::Unreachable { socket, source },
     }
+}
+
+/// The group of whoever set none.
+const ROOT: &str = "root";
+
+fn whose(group: &str) -> String {
+    if group == ROOT {
+        return "root alone".to_owned();
+    }
+    format!("root and the group `{group}`")
 }
 
 /// The name of the group that may open the socket, as far as this user can see.

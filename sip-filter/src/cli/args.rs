@@ -151,7 +151,7 @@ pub struct RunArgs {
     /// Configuration file; without this, /etc/sip-filter/config.toml if it exists.
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
-    /// Interface to protect, once for each; replaces those of the configuration.
+    /// Interface to protect, or a pattern such as "eth*", once for each; replaces those of the configuration.
     #[arg(short, long = "interface", value_name = "IF", value_parser = interface)]
     pub interfaces: Vec<String>,
     /// Decide and count, but drop nothing.

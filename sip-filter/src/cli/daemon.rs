@@ -45,7 +45,10 @@ fn status_text(status: &Status, out: &Out) -> String {
     for interface in &status.interfaces {
         let state = match interface.xdp_mode {
             Some(mode) if interface.attached => format!("attached ({})", name_of(&mode)),
-            _ => out.alert("not attached"),
+            _ => match &interface.problem {
+                Some(problem) => format!("{}: {}", out.alert("not attached"), clean(problem)),
+                None => out.alert("not attached"),
+            },
         };
         let egress = match (&interface.egress, &interface.egress_problem) {
             _ if !interface.attached => String::new(),

@@ -6,13 +6,12 @@ use super::{
     args::{AnalyzeArgs, DetachArgs, Format, Global, PrepareArgs, RunArgs},
     capture,
     exit::{Error, Exit},
-    logging,
     out::Out,
 };
 use crate::{
     api::types::SchemaVersion,
     config::{Config, ConfigError, LogFormat, Overrides, Source},
-    dataplane,
+    dataplane, logging,
     service::{self, RunError},
 };
 

@@ -9,7 +9,6 @@ mod exit;
 mod import;
 mod list_file;
 mod local;
-pub mod logging;
 mod out;
 mod pcap;
 mod shell;

@@ -9,6 +9,7 @@ mod difference;
 mod limits;
 mod load;
 mod locate;
+mod pattern;
 mod sections;
 mod text;
 
@@ -21,8 +22,10 @@ pub use self::{
     alarms::{Alarms, Alertmanager, Exec, Syslog, SyslogTarget, SyslogTargetError, Webhook},
     limits::{Budget, LimitRate, LimitSetting, Limits, TrustedLimits},
     load::{ConfigError, DEFAULT_PATH, Overrides, Problem, Source},
+    pattern::{is_pattern, matches},
     sections::{
-        Allow, BanSettings, Bpf, Conditions, Events, Log, LogFormat, Metrics, OnStop, Protect, Tables, Trust,
+        Allow, BanSettings, Bpf, Conditions, Events, Log, LogFormat, Metrics, MissingInterface, OnStop,
+        Protect, Tables, Trust,
     },
 };
 use crate::{dataplane::AttachMode, detect::DetectConfig, privileges::Privileges};
@@ -37,8 +40,10 @@ pub const AUTO: &str = "auto";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Network interfaces to filter on; [`AUTO`] stands for those with a default route.
+    /// Network interfaces to filter on, patterns among them; [`AUTO`] stands for those with a default route.
     pub interfaces: Vec<String>,
+    /// What is done at the start about those that are not there.
+    pub missing_interface: MissingInterface,
     /// Decide and count, drop nothing.
     pub simulate: bool,
     /// Directory of the durable state.
@@ -95,6 +100,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             interfaces: vec![AUTO.to_owned()],
+            missing_interface: MissingInterface::Wait,
             simulate: false,
             state_dir: "/var/lib/sip-filter".into(),
             socket: "/run/sip-filter/api.sock".into(),
@@ -163,22 +169,21 @@ impl Config {
     #[must_use]
     pub fn restart_needed(&self, new: &Self) -> Vec<&'static str> {
         [
-            ("interfaces", self.interfaces != new.interfaces),
             ("state_dir", self.state_dir != new.state_dir),
             ("socket", self.socket != new.socket),
             ("socket_group", self.socket_group != new.socket_group),
             ("admin_group", self.admin_group != new.admin_group),
             ("privileges", self.privileges != new.privileges),
             ("xdp_mode", self.xdp_mode != new.xdp_mode),
-            ("protect", self.protect != new.protect),
             (
                 "ipv6_source_prefix",
                 self.ipv6_source_prefix != new.ipv6_source_prefix,
             ),
             ("tables", self.tables != new.tables),
-            ("metrics", self.metrics != new.metrics),
+            ("metrics.listen", self.metrics.listen != new.metrics.listen),
             ("bpf", self.bpf != new.bpf),
-            ("log", self.log != new.log),
+            ("log.format", self.log.format != new.log.format),
+            ("log.kernel", self.log.kernel != new.log.kernel),
         ]
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))
@@ -191,19 +196,23 @@ impl Config {
     pub fn reloaded(&self, new: Self) -> Self {
         let old = self.clone();
         Self {
-            interfaces: old.interfaces,
             state_dir: old.state_dir,
             socket: old.socket,
             socket_group: old.socket_group,
             admin_group: old.admin_group,
             privileges: old.privileges,
             xdp_mode: old.xdp_mode,
-            protect: old.protect,
             ipv6_source_prefix: old.ipv6_source_prefix,
             tables: old.tables,
-            metrics: old.metrics,
+            metrics: Metrics {
+                listen: old.metrics.listen,
+                ..new.metrics
+            },
             bpf: old.bpf,
-            log: old.log,
+            log: Log {
+                level: new.log.level,
+                ..old.log
+            },
             ..new
         }
     }
@@ -297,15 +306,13 @@ mod tests {
             ..Config::default()
         };
         new.tables.ban4 = 7;
-        assert_eq!(
-            old.restart_needed(&new),
-            ["interfaces", "ipv6_source_prefix", "tables"]
-        );
+        assert_eq!(old.restart_needed(&new), ["ipv6_source_prefix", "tables"]);
         let effective = old.reloaded(new);
         assert_eq!(
             effective,
             Config {
                 simulate: true,
+                interfaces: vec!["eth7".to_owned()],
                 ..Config::default()
             }
         );

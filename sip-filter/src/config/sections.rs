@@ -18,6 +18,17 @@ pub enum OnStop {
     Detach,
 }
 
+/// What is done at the start about an interface of the configuration that is not there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MissingInterface {
+    /// The others are filtered, and it is as soon as it comes.
+    #[default]
+    Wait,
+    /// The daemon does not start.
+    Fail,
+}
+
 /// `[protect]`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use super::{
-    Applied, BanOrder, ControlError, Controller, Filter, ImportBan, Length, fake::Fake, journal::JournalKind,
+    Applied, BanOrder, ControlError, ControlHandle, Controller, Filter, ImportBan, Length, fake::Fake,
+    journal::JournalKind,
 };
 use crate::{
     bans::{BootId, Clock, Evidence, Origin, Outcome, Scope, Store, Target, Writer},
-    config::Config,
+    config::{Config, Source},
     detect::{Decision, Rule},
 };
 
@@ -52,6 +53,15 @@ impl Bench {
         let config = self.controller.config.clone();
         drop(self.controller);
         Self::open(config, self.dir, self.clock.after(later))
+    }
+
+    /// The controller as the daemon has it, and the directory of its state.
+    pub(super) fn into_handle(self) -> (ControlHandle, tempfile::TempDir) {
+        let (engine, _) = std::sync::mpsc::channel();
+        (
+            ControlHandle::new(self.controller, Source::default(), engine),
+            self.dir,
+        )
     }
 
     pub(super) fn ban(&mut self, targets: &[&str], length: Length) -> Result<Vec<Outcome>, ControlError> {

@@ -22,6 +22,7 @@ use super::{
     plane::Plane,
     talkers::Talkers,
     trend::Trend,
+    verify::Verifier,
 };
 use crate::{
     bans::{
@@ -30,7 +31,7 @@ use crate::{
     },
     conditions::{self, Conditions},
     config::Config,
-    dataplane::{ImageError, KernelBan},
+    dataplane::{Counters, ImageError, KernelBan},
     detect::Rule,
 };
 
@@ -102,8 +103,12 @@ pub struct Controller {
     pub(super) captures: usize,
     /// Writing back failed: tables may differ from the list.
     pub(super) dirty: bool,
-    /// Interfaces from which the filter was lost, and which were reported.
-    pub(super) lost: HashSet<String>,
+    /// What was counted on interfaces that are gone, should they come back.
+    pub(super) bases: HashMap<String, Counters>,
+    /// Interfaces that are to be filtered and are not, and why.
+    pub(super) absent: BTreeMap<String, String>,
+    /// A reload changed which are to be filtered.
+    pub(super) interfaces_changed: bool,
     /// What is wrong.
     pub(super) conditions: Conditions,
     /// What became wrong or right, for the journal.
@@ -113,6 +118,7 @@ pub struct Controller {
     pub(super) talkers: Arc<Mutex<Talkers>>,
     /// The traffic of the last minutes.
     pub(super) trend: Trend,
+    pub(super) verifier: Verifier,
 }
 
 impl std::fmt::Debug for Controller {
@@ -160,12 +166,15 @@ impl Controller {
             floods: (Duration::ZERO, 0),
             captures: 0,
             dirty: false,
-            lost: HashSet::new(),
+            bases: HashMap::new(),
+            absent: BTreeMap::new(),
+            interfaces_changed: false,
             conditions,
             changes,
             judge: Judge::default(),
             talkers: Arc::default(),
             trend: Trend::default(),
+            verifier: Verifier::default(),
         };
         controller.expire(clock);
         controller
@@ -280,6 +289,8 @@ impl Controller {
                 }
             }
             self.revert(changes);
+        } else {
+            self.note_enforced(changes);
         }
         outcome
     }
@@ -456,21 +467,13 @@ impl Controller {
         !self.dirty
     }
 
-    /// Reports interfaces from which the filter was lost: deleted, or renamed. Bans of them are not in force.
-    pub(super) fn look_for_lost_interfaces(&mut self) {
-        for plane in &self.planes {
-            let name = plane.name();
-            if plane.xdp_mode().is_some() {
-                if self.lost.remove(name) {
-                    tracing::info!(interface = name, "the filter is attached again");
-                }
-            } else if self.lost.insert(name.to_owned()) {
-                tracing::error!(
-                    interface = name,
-                    "the filter is not attached any more: nothing is filtered there; restart the daemon to attach it again"
-                );
-            }
-        }
+    /// Interfaces that are to be filtered and are not: their names, why, and what was counted there before.
+    #[must_use]
+    pub fn absent(&self) -> Vec<(String, String, Option<&Counters>)> {
+        let absent = self.absent.iter();
+        absent
+            .map(|(name, why)| (name.clone(), why.clone(), self.bases.get(name)))
+            .collect()
     }
 
     /// Number of bans by origin, scope and family (`ipv4`, `ipv6`), for metrics.
@@ -499,15 +502,7 @@ fn fill(plane: &mut dyn Plane, list: &BanList, clock: Clock) -> Result<usize, Im
         .filter(|entry| entry.deadline.is_none_or(|end| end > clock.boot))
     {
         let wanted = kernel(entry);
-        let same = image.get(entry.ban.target).is_some_and(|found| {
-            found.scope == wanted.scope
-                && match (found.expires, wanted.expires) {
-                    (None, None) => true,
-                    (Some(found), Some(wanted)) => found.abs_diff(wanted) <= DEADLINE_TOLERANCE,
-                    _ => false,
-                }
-        });
-        if !same {
+        if !same(image.get(entry.ban.target), wanted) {
             image.put(entry.ban.target, wanted)?;
             written += 1;
         }
@@ -515,7 +510,19 @@ fn fill(plane: &mut dyn Plane, list: &BanList, clock: Clock) -> Result<usize, Im
     Ok(written)
 }
 
-fn kernel(entry: &Entry) -> KernelBan {
+/// Whether the kernel has a ban as the list has it.
+pub(super) fn same(found: Option<KernelBan>, wanted: KernelBan) -> bool {
+    found.is_some_and(|found| {
+        found.scope == wanted.scope
+            && match (found.expires, wanted.expires) {
+                (None, None) => true,
+                (Some(found), Some(wanted)) => found.abs_diff(wanted) <= DEADLINE_TOLERANCE,
+                _ => false,
+            }
+    })
+}
+
+pub(super) fn kernel(entry: &Entry) -> KernelBan {
     KernelBan {
         scope: entry.ban.scope,
         expires: entry.deadline,

@@ -342,6 +342,7 @@ impl Controller {
             return Err(error);
         }
         self.loaded_simulate = wanted;
+        self.interfaces_changed |= old_config.interfaces != self.config.interfaces;
         if old_config.trust != self.config.trust {
             self.configure_known();
         }

@@ -28,6 +28,8 @@ pub(super) struct State {
     pub(super) hits: Vec<(Target, u64)>,
     pub(super) sink: Option<mpsc::Sender<Vec<PacketEvent>>>,
     pub(super) events_lost: u64,
+    pub(super) index: u32,
+    pub(super) refuse_attach: bool,
     /// Packets dropped so far.
     pub(super) dropped: u64,
     /// Room for bans.
@@ -88,6 +90,20 @@ impl Plane for FakePlane {
         &self.1
     }
 
+    fn index(&self) -> u32 {
+        self.0.state().index
+    }
+
+    fn rename(&mut self, name: &str) -> Result<(), DataplaneError> {
+        name.clone_into(&mut self.1);
+        Ok(())
+    }
+
+    fn add_base(&mut self, before: &Counters) {
+        let index = abi::counter_index(Reason::DropBanAddress as u8, abi::Family::V4, false);
+        self.0.state().dropped += before.by_reason[index];
+    }
+
     fn xdp_mode(&self) -> Option<XdpMode> {
         self.0.state().attached.then_some(XdpMode::Generic)
     }
@@ -127,6 +143,12 @@ impl Plane for FakePlane {
 
     fn attach(&mut self) -> Result<(), DataplaneError> {
         let mut state = self.0.state();
+        if state.refuse_attach {
+            return Err(DataplaneError::OtherProgram {
+                interface: self.1.clone(),
+                program: "id 7".to_owned(),
+            });
+        }
         state.attached = true;
         state.at_attach = (state.bans.len(), state.trust.len());
         Ok(())
@@ -199,6 +221,14 @@ impl Image for FakePlane {
     fn get(&self, target: Target) -> Option<KernelBan> {
         self.0.state().bans.get(&target).copied()
     }
+
+    fn for_each_exact(&self, visit: &mut dyn FnMut(Target, KernelBan)) {
+        for (target, ban) in &self.0.state().bans {
+            visit(*target, *ban);
+        }
+    }
+
+    fn recount(&mut self) {}
 
     fn fill(&self) -> Vec<TableFill> {
         let state = self.0.state();

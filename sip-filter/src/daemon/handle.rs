@@ -3,7 +3,7 @@
 use std::{
     net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -14,7 +14,7 @@ use tokio::sync::broadcast;
 
 use super::{
     BanDone, BanOrder, Checked, ControlError, Controller, Done, Filter, ImportBan, ImportOptions, Imported,
-    Unban, UnbanDone, chain,
+    Notifier, Unban, UnbanDone, chain,
     decisions::Reloaded,
     drops::Drops,
     journal::{Journal, JournalEvent, JournalKind},
@@ -25,6 +25,8 @@ use crate::{
     bans::{Allowed, Ban, Clock, Target},
     conditions::{Conditions, Kind},
     config::{Config, Source},
+    logging,
+    service::resolve,
 };
 
 /// Cheap to clone. Its methods block, for as long as the disk takes when they change something: call them on blocking
@@ -35,6 +37,9 @@ pub struct ControlHandle {
     journal: Arc<Journal>,
     conditions: Conditions,
     pub(super) talkers: Arc<Mutex<Talkers>>,
+    notifier: Arc<Notifier>,
+    /// There as long as the thread of detection.
+    detector: Weak<()>,
     source: Source,
     engine: mpsc::Sender<Instruction>,
     pub(super) drops: Drops,
@@ -50,12 +55,31 @@ impl ControlHandle {
             conditions: controller.conditions().clone(),
             talkers: Arc::clone(&controller.talkers),
             controller: Arc::new(Mutex::new(controller)),
+            notifier: Arc::new(Notifier::from_environment()),
+            detector: Weak::new(),
             source,
             engine,
             drops: Drops::default(),
             started: Instant::now(),
             reload_failed: Arc::default(),
         }
+    }
+
+    /// Has [`Self::detects`] look at this.
+    pub(super) fn watch_detector(&mut self, detector: Weak<()>) {
+        self.detector = detector;
+    }
+
+    /// Whether detection runs: its thread has not ended.
+    #[must_use]
+    pub fn detects(&self) -> bool {
+        self.detector.strong_count() > 0
+    }
+
+    /// What systemd is told.
+    #[must_use]
+    pub fn notifier(&self) -> &Notifier {
+        &self.notifier
     }
 
     /// Runs `work` under the lock. Keep it short: decisions wait for it.
@@ -190,14 +214,25 @@ impl ControlHandle {
     /// [`ControlError`]: what is wrong with it.
     pub fn reload(&self) -> Result<Reloaded, ControlError> {
         let reload = |config: Config| {
-            let detect = config.detect.clone();
+            let (detect, level) = (config.detect.clone(), config.log.level.clone());
             let reloaded = self.with(|controller, clock| controller.reload(config, clock))?;
+            logging::set_level(&level);
             // Without an engine there is nobody to tell.
             let _ = self.engine.send(Instruction::Reload(Box::new(detect)));
             self.tell_distrusted();
             Ok(reloaded)
         };
-        let result = self.source.load().map_err(ControlError::from).and_then(reload);
+        self.notifier.reloading();
+        let load = || {
+            let mut config = self.source.load()?;
+            // Without a default route now, those of before stay.
+            config.interfaces = match resolve(&config.interfaces) {
+                Ok(names) if !names.is_empty() => names,
+                _ => self.config().interfaces,
+            };
+            Ok::<_, ControlError>(config)
+        };
+        let result = load().and_then(reload);
         self.reload_failed.store(result.is_err(), Ordering::Relaxed);
         let rejected = result.as_ref().err().map(|error| {
             format!(
@@ -206,6 +241,7 @@ impl ControlHandle {
             )
         });
         self.conditions.set(Kind::ConfigRejected, "", rejected);
+        self.notifier.ready();
         if let Err(error) = &result {
             self.journal.record(JournalEvent::new(
                 Clock::now().wall,

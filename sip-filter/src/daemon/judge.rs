@@ -61,7 +61,7 @@ impl Controller {
             Kind::Drift,
             Kind::BannedSourcePasses,
         ] {
-            conditions.retain(kind, |subject| names.contains(&of(subject)));
+            conditions.retain(kind, |subject| subject.is_empty() || names.contains(&of(subject)));
         }
         self.judge_flood(dropped, clock);
         self.judge_bans(clock);

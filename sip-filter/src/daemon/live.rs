@@ -4,10 +4,11 @@ use std::io;
 
 use sip_filter_common::abi::flags;
 use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{PacketEvent, Plane, chain};
 use crate::{
-    config::Config,
+    config::{Config, Protect},
     dataplane::{
         AttachMode, Counters, DataplaneError, Egress, EventStream, Image, Interface, KernelLog, LoadOptions,
         Prepared, XdpMode,
@@ -22,6 +23,12 @@ pub struct LivePlane {
     seed: [u64; 2],
     log: bool,
     image: Box<dyn Image>,
+    index: u32,
+    base: Option<Counters>,
+    /// Ports in force.
+    protect: Protect,
+    /// Ends the readers of its events when it goes, as an interface may before the daemon does.
+    readers: Option<DropGuard>,
     state: State,
 }
 
@@ -56,6 +63,10 @@ impl LivePlane {
             wanted: config.xdp_mode,
             seed,
             log: config.log.kernel,
+            index: prepared.index(),
+            base: None,
+            protect: config.protect.clone(),
+            readers: None,
             image,
             state: State::Prepared(Box::new(prepared)),
         }))
@@ -77,6 +88,26 @@ impl Plane for LivePlane {
         &self.name
     }
 
+    fn index(&self) -> u32 {
+        self.index
+    }
+
+    fn rename(&mut self, name: &str) -> Result<(), DataplaneError> {
+        if let State::Attached(interface) = &mut self.state {
+            interface.rename(name)?;
+        }
+        name.clone_into(&mut self.name);
+        Ok(())
+    }
+
+    fn add_base(&mut self, before: &Counters) {
+        match &mut self.state {
+            State::Attached(interface) => interface.add_base(before),
+            // Until it is attached.
+            State::Prepared(_) | State::Gone => self.base = Some(before.clone()),
+        }
+    }
+
     fn xdp_mode(&self) -> Option<XdpMode> {
         let interface = self.attached().ok()?;
         interface.is_attached().then(|| interface.xdp_mode())
@@ -94,7 +125,8 @@ impl Plane for LivePlane {
     }
 
     fn configure(&mut self, config: &Config, capture_drops: bool) -> Result<(), DataplaneError> {
-        match &self.state {
+        let state = &self.state;
+        match state {
             // Loaded with it a moment ago.
             State::Prepared(_) => Ok(()),
             State::Attached(interface) => {
@@ -102,7 +134,21 @@ impl Plane for LivePlane {
                 if capture_drops {
                     settings.flags |= flags::CAPTURE_DROPS;
                 }
-                interface.set_config(&settings)
+                // The ports first: should the settings be refused, these are put back.
+                let ports = |protect: &Protect| interface.set_ports(&protect.udp_ports, &protect.tcp_ports);
+                let changed = self.protect != config.protect;
+                if changed && let Err(error) = ports(&config.protect) {
+                    let _ = ports(&self.protect);
+                    return Err(error);
+                }
+                if let Err(error) = interface.set_config(&settings) {
+                    if changed {
+                        ports(&self.protect)?;
+                    }
+                    return Err(error);
+                }
+                self.protect = config.protect.clone();
+                Ok(())
             }
             State::Gone => self.attached().map(|_| ()),
         }
@@ -117,20 +163,28 @@ impl Plane for LivePlane {
             State::Prepared(prepared) => State::Attached(Box::new(prepared.attach(self.wanted)?)),
             other => other,
         };
+        if let State::Attached(interface) = &mut self.state
+            && let Some(base) = self.base.take()
+        {
+            interface.add_base(&base);
+        }
         self.attached().map(|_| ())
     }
 
     fn start_events(&mut self, sink: mpsc::Sender<Vec<PacketEvent>>) -> Result<(), DataplaneError> {
         let mut stream = EventStream::open(self.attached()?)?;
         let interface = self.name.clone();
+        let gone = CancellationToken::new();
+        self.readers = Some(gone.clone().drop_guard());
         if let State::Attached(attached) = &mut self.state
             && self.log
         {
             let log = KernelLog::open(attached)?;
-            let sink = sink.clone();
+            let (sink, gone) = (sink.clone(), gone.clone());
             tokio::spawn(async move {
                 tokio::select! {
                     () = sink.closed() => {}
+                    () = gone.cancelled() => {}
                     Err(error) = log.run() => tracing::warn!(%error, "no more log of the kernel program"),
                 }
             });
@@ -139,6 +193,7 @@ impl Plane for LivePlane {
             loop {
                 let batch = tokio::select! {
                     () = sink.closed() => return,
+                    () = gone.cancelled() => return,
                     batch = stream.next() => batch,
                 };
                 match batch {

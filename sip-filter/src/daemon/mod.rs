@@ -6,10 +6,12 @@ mod decisions;
 mod drops;
 mod error;
 mod handle;
+mod interfaces;
 pub mod journal;
 mod judge;
 mod known;
 mod live;
+mod notify;
 mod operations;
 mod own;
 mod plane;
@@ -18,6 +20,7 @@ mod run;
 mod talkers;
 mod top;
 mod trend;
+mod verify;
 mod watch;
 
 #[cfg(test)]
@@ -30,8 +33,10 @@ pub use decisions::{Applied, Reloaded};
 pub use drops::{Capture, DroppedFrame};
 pub use error::{ControlError, ErrorCode, chain};
 pub use handle::ControlHandle;
+pub use interfaces::{Interfaces, LiveInterfaces};
 pub use known::{ProvenBy, TrustedBy};
 pub use live::LivePlane;
+pub use notify::{Notifier, watchdog};
 pub use own::own_addresses;
 pub use plane::{PacketEvent, Plane};
 pub use requests::{
@@ -41,4 +46,5 @@ pub use run::{Daemon, Ending, StartError};
 pub use talkers::{Rate, Talkers};
 pub use top::{Busy, Overview};
 pub use trend::{Series, Trend};
+pub use verify::VerifyCounts;
 pub use watch::Detector;

@@ -23,6 +23,18 @@ pub trait Plane: Send {
     /// The interface.
     fn name(&self) -> &str;
 
+    /// Its number, which it keeps when it is renamed.
+    fn index(&self) -> u32;
+
+    /// Follows it to another name.
+    ///
+    /// # Errors
+    /// If the pins cannot be moved; it has the old name then.
+    fn rename(&mut self, name: &str) -> Result<(), DataplaneError>;
+
+    /// What was counted on this interface before it came back, to be added to [`Self::counters`].
+    fn add_base(&mut self, before: &Counters);
+
     /// How the program is attached; `None` if it is not (the link is gone).
     fn xdp_mode(&self) -> Option<XdpMode>;
 

@@ -14,7 +14,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    ControlError, ControlHandle, Controller, Detector, PacketEvent, Plane, chain,
+    ControlError, ControlHandle, Controller, Detector, Interfaces, PacketEvent, Plane, chain,
+    interfaces::{Keeper, attend},
     journal::{JournalEvent, JournalKind},
     own_addresses,
     watch::watch,
@@ -84,6 +85,8 @@ impl Daemon {
     /// Restores the state, fills the tables of all planes, attaches them, and starts detection. Must be called within
     /// a tokio runtime. It stops when `shutdown` is cancelled, see [`Daemon::stopped`].
     ///
+    /// `planes` are those of the interfaces that are there; those that come later are made by `interfaces`.
+    ///
     /// Services (API, metrics) are started by the caller with [`Daemon::handle`] and [`Daemon::spawn`].
     ///
     /// # Errors
@@ -92,6 +95,7 @@ impl Daemon {
         source: Source,
         config: Config,
         planes: Vec<Box<dyn Plane>>,
+        interfaces: Box<dyn Interfaces>,
         mut detector: Box<dyn Detector>,
         shutdown: CancellationToken,
     ) -> Result<Self, StartError> {
@@ -119,15 +123,18 @@ impl Daemon {
             detector.restore_proof(target, by, until);
         }
 
-        let events = match attach(&mut controller, planes, clock) {
-            Ok(events) => events,
+        let (sink, events) = mpsc::channel(BATCHES);
+        match attach(&mut controller, planes, &sink, clock) {
+            Ok(()) => {}
             Err(error) => {
                 controller.give_up();
                 return Err(error);
             }
-        };
+        }
         let (instruct, instructions) = std_mpsc::channel();
-        let handle = ControlHandle::new(controller, source, instruct);
+        let mut handle = ControlHandle::new(controller, source, instruct);
+        let alive = Arc::new(());
+        handle.watch_detector(Arc::downgrade(&alive));
         let runtime = tokio::runtime::Handle::current();
         let started = signals(handle.clone(), shutdown.clone()).and_then(|signals| {
             let watch = watch(
@@ -139,13 +146,12 @@ impl Daemon {
                 shutdown.clone(),
             );
             let thread = thread::Builder::new().name("detect".to_owned());
-            Ok((
-                signals,
-                thread.spawn(move || {
-                    privileges::enter_thread();
-                    runtime.block_on(watch);
-                })?,
-            ))
+            let detect = move || {
+                let _alive = alive;
+                privileges::enter_thread();
+                runtime.block_on(watch);
+            };
+            Ok((signals, thread.spawn(detect)?))
         });
         let (signals, watcher) = match started {
             Ok(started) => started,
@@ -154,18 +160,18 @@ impl Daemon {
                 return Err(error.into());
             }
         };
+        let ending: Arc<Mutex<Ending>> = Arc::default();
+        let mut keeper = Keeper::new(interfaces, sink, start_again(&ending, &shutdown));
+        // What is missing is known from the first answer on.
+        keeper.look(&handle);
         if let Err(error) = privileges::give_up() {
             handle.with(|controller, _| controller.give_up());
             return Err(error.into());
         }
         let tasks = TaskTracker::new();
-        let ending = Arc::default();
-        tasks.spawn(regular_work(
-            handle.clone(),
-            Arc::clone(&ending),
-            shutdown.clone(),
-        ));
+        tasks.spawn(regular_work(handle.clone(), shutdown.clone()));
         tasks.spawn(signals);
+        tasks.spawn(attend(keeper, handle.clone(), shutdown.clone()));
         Ok(Self {
             handle,
             shutdown,
@@ -196,6 +202,7 @@ impl Daemon {
     /// and, if so configured, the kernel program.
     pub async fn stopped(self) -> Ending {
         self.shutdown.cancelled().await;
+        self.handle.notifier().stopping();
         self.tasks.close();
         if tokio::time::timeout(FAREWELL, self.tasks.wait()).await.is_err() {
             tracing::warn!("some tasks do not stop; going on without them");
@@ -227,13 +234,13 @@ impl Daemon {
     }
 }
 
-/// Puts all planes in force and opens the channel of their events.
+/// Puts all planes in force and opens the streams of their events.
 fn attach(
     controller: &mut Controller,
     planes: Vec<Box<dyn Plane>>,
+    sink: &mpsc::Sender<Vec<PacketEvent>>,
     clock: Clock,
-) -> Result<mpsc::Receiver<Vec<PacketEvent>>, StartError> {
-    let (sink, events) = mpsc::channel(BATCHES);
+) -> Result<(), StartError> {
     for plane in planes {
         let name = plane.name().to_owned();
         controller.add_plane(plane, clock)?;
@@ -246,20 +253,20 @@ fn attach(
             source,
         })?;
     }
-    Ok(events)
+    Ok(())
 }
 
 /// What is to be done each second, on a blocking thread since it may wait for the lock.
-async fn regular_work(handle: ControlHandle, ending: Arc<Mutex<Ending>>, shutdown: CancellationToken) {
+async fn regular_work(handle: ControlHandle, shutdown: CancellationToken) {
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut losses = Losses::default();
+    let mut losses = None;
     for second in 1_u64.. {
         tokio::select! {
             () = shutdown.cancelled() => return,
             _ = seconds.tick() => {}
         }
-        let (handle, ending, shutdown) = (handle.clone(), Arc::clone(&ending), shutdown.clone());
+        let handle = handle.clone();
         let mut known = losses;
         let work = tokio::task::spawn_blocking(move || {
             let own = second.is_multiple_of(OWN_EVERY).then(own_addresses);
@@ -268,22 +275,15 @@ async fn regular_work(handle: ControlHandle, ending: Arc<Mutex<Ending>>, shutdow
                 controller.harvest_hits(clock);
                 controller.sample_traffic(clock);
                 controller.save_known(clock);
+                controller.verify(clock);
                 controller.judge(clock);
-                if own.is_some() {
-                    controller.look_for_lost_interfaces();
-                    if let Some(interface) = out_of_reach(controller) {
-                        let mut ending = ending.lock().unwrap_or_else(PoisonError::into_inner);
-                        *ending = Ending::StartAgain { interface };
-                        shutdown.cancel();
-                    }
-                }
                 match own {
                     Some(Ok(own)) => controller.set_own(own),
                     Some(Err(error)) => tracing::warn!(%error, "cannot list the addresses of this host"),
                     None => {}
                 }
-                if second.is_multiple_of(TIDY_EVERY) {
-                    known.look(controller, clock);
+                if known.is_none() || second.is_multiple_of(TIDY_EVERY) {
+                    known = Losses::look(known, controller, clock);
                     controller.tidy(clock);
                 }
             });
@@ -296,20 +296,22 @@ async fn regular_work(handle: ControlHandle, ending: Arc<Mutex<Ending>>, shutdow
     }
 }
 
-/// An interface that is there and not filtered, if this process cannot attach to it and a service manager would start
-/// it again.
-fn out_of_reach(controller: &Controller) -> Option<String> {
-    // systemd sets it for all services; by hand, nobody would start the daemon again.
-    std::env::var_os("INVOCATION_ID")?;
-    if privileges::may_attach() {
-        return None;
-    }
-    let lost = |name: &&str| nix::net::if_::if_nametoindex(*name).is_ok();
-    let planes = controller
-        .planes()
-        .iter()
-        .filter(|plane| plane.xdp_mode().is_none());
-    planes.map(|plane| plane.name()).find(lost).map(str::to_owned)
+/// See [`StartAgain`](super::interfaces::StartAgain).
+fn start_again(
+    ending: &Arc<Mutex<Ending>>,
+    shutdown: &CancellationToken,
+) -> Box<dyn Fn(&str) -> bool + Send> {
+    let (ending, shutdown) = (Arc::clone(ending), shutdown.clone());
+    Box::new(move |name| {
+        // systemd sets it for all services; by hand, nobody would start the daemon again.
+        if std::env::var_os("INVOCATION_ID").is_none() {
+            return false;
+        }
+        let interface = name.to_owned();
+        *ending.lock().unwrap_or_else(PoisonError::into_inner) = Ending::StartAgain { interface };
+        shutdown.cancel();
+        true
+    })
 }
 
 /// Events of the kernel program that did not reach the engine.
@@ -320,8 +322,8 @@ struct Losses {
 }
 
 impl Losses {
-    /// Reports what was lost since the last look.
-    fn look(&mut self, controller: &Controller, clock: Clock) {
+    /// Reports what was lost since the last look; at the first, only looks: earlier runs have told of theirs.
+    fn look(before: Option<Self>, controller: &Controller, clock: Clock) -> Option<Self> {
         let mut now = Self::default();
         for plane in controller.planes() {
             match plane.counters() {
@@ -335,13 +337,15 @@ impl Losses {
                         error = chain(&error),
                         "cannot read the counters"
                     );
-                    return;
+                    return before;
                 }
             }
         }
-        let lost = now.lost.saturating_sub(self.lost);
-        let suppressed = now.suppressed.saturating_sub(self.suppressed);
-        *self = now;
+        let Some(before) = before else {
+            return Some(now);
+        };
+        let lost = now.lost.saturating_sub(before.lost);
+        let suppressed = now.suppressed.saturating_sub(before.suppressed);
         if lost + suppressed > 0 {
             let message = format!(
                 "detection missed {lost} events for want of room and {suppressed} over `events.per_window`; \
@@ -351,6 +355,7 @@ impl Losses {
                 .journal()
                 .record(JournalEvent::new(clock.wall, JournalKind::EventsLost, message));
         }
+        Some(now)
     }
 }
 

@@ -84,6 +84,19 @@ impl Detector for EveryThird {
     fn reload(&mut self, _: DetectConfig) {}
 }
 
+/// One interface, which never changes.
+struct Fixed;
+
+impl Interfaces for Fixed {
+    fn present(&mut self) -> std::io::Result<Vec<(String, u32)>> {
+        Ok(vec![("fake0".to_owned(), 0)])
+    }
+
+    fn prepare(&mut self, _: &str, _: &Config) -> Result<Box<dyn Plane>, crate::dataplane::DataplaneError> {
+        Err(crate::dataplane::DataplaneError::Object("not to be asked for"))
+    }
+}
+
 /// From MCAST-TEST-NET, which is nobody's source: the addresses for documentation may be those of a test machine.
 fn invite(last: u8) -> PacketEvent {
     PacketEvent {
@@ -117,6 +130,7 @@ fn start(directory: &std::path::Path, plane: &Fake, on_stop: OnStop) -> Daemon {
         source,
         config,
         vec![plane.plane()],
+        Box::new(Fixed),
         detector,
         CancellationToken::new(),
     )
@@ -249,6 +263,7 @@ async fn two_daemons_do_not_share_a_state() {
         source,
         config,
         vec![plane.plane()],
+        Box::new(Fixed),
         detector,
         CancellationToken::new(),
     );
@@ -311,6 +326,7 @@ async fn the_engine_is_told_what_was_known_before() {
         source,
         config,
         planes,
+        Box::new(Fixed),
         Box::new(detector),
         CancellationToken::new(),
     )

@@ -53,6 +53,10 @@ pub(super) enum Instruction {
     Reload(Box<DetectConfig>),
 }
 
+/// Requests that passed are compared with the ban list: some, and so often, that a flood costs nothing more.
+const LOOK_AT: usize = 32;
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
 /// Feeds the engine and carries out what it decides, until `shutdown` or until all senders are gone.
 pub(super) async fn watch(
     handle: ControlHandle,
@@ -63,6 +67,7 @@ pub(super) async fn watch(
     shutdown: CancellationToken,
 ) {
     let mut conclusions = Vec::new();
+    let mut looked = Duration::ZERO;
     loop {
         let batch = tokio::select! {
             biased;
@@ -88,6 +93,8 @@ pub(super) async fn watch(
         detector.set_wall(clock.boot, clock.wall);
         let mut floods = Vec::new();
         note_talkers(&handle, &batch, prefix6);
+        let mut passed = Vec::new();
+        let look = clock.boot.saturating_sub(looked) >= LOOK_EVERY;
         for event in &batch {
             if handle.drops.take(event, clock) {
                 continue;
@@ -98,6 +105,9 @@ pub(super) async fn watch(
             if observation.kind == EventKind::OverLimit {
                 let target = Target::of_source(observation.source, prefix6);
                 floods.push((target, observation.class, event.header.dropped != 0));
+            }
+            if look && observation.kind == EventKind::Snapshot && passed.len() < LOOK_AT {
+                passed.push((observation.source, observation.time));
             }
             detector.observe(&observation, &mut conclusions);
             // At once: the packets behind this one are to be dropped by the kernel, not to be looked at here.
@@ -112,6 +122,10 @@ pub(super) async fn watch(
                     .into_iter()
                     .for_each(|target| detector.distrust(target));
             }
+        }
+        if !passed.is_empty() {
+            looked = clock.boot;
+            handle.with(|controller, clock| controller.suspect(&passed, clock));
         }
         if !floods.is_empty() {
             handle.with(|controller, clock| {

@@ -6,7 +6,8 @@ use sip_filter_common::{
 };
 
 /// Counters at zero.
-pub(crate) fn zero() -> Box<Counters> {
+#[must_use]
+pub fn zero() -> Box<Counters> {
     Box::new(Counters {
         by_reason: [0; abi::COUNTER_WORDS],
         by_class: [0; sip_filter_common::sip::Class::COUNT],

@@ -40,11 +40,25 @@ pub enum DataplaneError {
     },
     /// Held by another program.
     #[error(
-        "another XDP program is attached to {interface} and was left alone; see `ip link show dev {interface}` and `bpftool net`, and remove it first"
+        "another XDP program is attached to {interface} and was left alone: {program}; see `ip link show dev {interface}` and `bpftool net`, and remove it first"
     )]
     OtherProgram {
         /// The interface.
         interface: String,
+        /// Its id, and what else could be found out.
+        program: String,
+    },
+    /// The pins are those of an interface of the same name elsewhere.
+    #[error(
+        "the pins in {path} belong to an interface `{interface}` of another network namespace (inode {netns}) and were left alone; set bpf.pin_root to a directory of its own for each namespace"
+    )]
+    OtherNamespace {
+        /// The interface.
+        interface: String,
+        /// The pins.
+        path: PathBuf,
+        /// Whose they are.
+        netns: u32,
     },
     /// Neither mode works.
     #[error("cannot attach to {interface} in {mode} mode")]

@@ -243,10 +243,31 @@ impl<T: Trie> Image for TableImage<T> {
             Place::Host6(key) => self.ban6_host.get(key),
             Place::Network(net) => self.networks.get(net),
         };
-        fate.exists().then(|| KernelBan {
-            scope: if fate.all() { Scope::All } else { Scope::Sip },
-            expires: fate.expires().map(Duration::from_nanos),
-        })
+        fate.exists().then(|| kernel_ban(fate))
+    }
+
+    fn for_each_exact(&self, visit: &mut dyn FnMut(Target, KernelBan)) {
+        self.ban4.for_each(|key, fate| {
+            let address = std::net::Ipv4Addr::from(key);
+            visit(Target::address(address.into()), kernel_ban(fate));
+        });
+        self.ban6.for_each(|key, fate| {
+            let address = std::net::Ipv6Addr::from(u128::from(key) << 64);
+            visit(
+                Target::of_source(address.into(), self.source_prefix6),
+                kernel_ban(fate),
+            );
+        });
+        self.ban6_host.for_each(|[high, low], fate| {
+            let address = std::net::Ipv6Addr::from(u128::from(high) << 64 | u128::from(low));
+            visit(Target::address(address.into()), kernel_ban(fate));
+        });
+    }
+
+    fn recount(&mut self) {
+        self.ban4.recount();
+        self.ban6.recount();
+        self.ban6_host.recount();
     }
 
     fn set_trust(&mut self, target: Target, until: Option<Duration>) -> Result<(), ImageError> {
@@ -402,6 +423,13 @@ fn fate_of_trust(until: Duration) -> Fate {
         scope: Scope::Sip,
         expires: Some(until),
     })
+}
+
+fn kernel_ban(fate: Fate) -> KernelBan {
+    KernelBan {
+        scope: if fate.all() { Scope::All } else { Scope::Sip },
+        expires: fate.expires().map(Duration::from_nanos),
+    }
 }
 
 fn fate(ban: KernelBan) -> Fate {

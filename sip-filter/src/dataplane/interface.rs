@@ -14,8 +14,10 @@ use nix::net::if_::if_nametoindex;
 use sip_filter_common::abi::{ABI_VERSION, Config, Meta};
 
 use super::{
-    Counters, DataplaneError, Egress, Image, LoadOptions, LoadedProgram, XdpMode, egress,
+    Counters, DataplaneError, Egress, Image, LoadOptions, LoadedProgram, XdpMode, counters, egress,
     error::{MINIMUM_KERNEL, os_error},
+    netlink::xdp_programs,
+    owner, past,
     pins::{Earlier, Reserved},
     program::{classifier, pinned_meta, xdp},
 };
@@ -45,10 +47,15 @@ pub struct Prepared {
 /// An attached interface.
 pub struct Interface {
     name: String,
+    index: u32,
+    /// The kernel's id of the program.
+    program_id: u32,
     mode: XdpMode,
     egress: Egress,
     /// Nothing of ours was attached before.
     is_new: bool,
+    /// What earlier runs counted.
+    base: Counters,
     program: LoadedProgram,
     reserved: Reserved,
     /// Keeps the link's file descriptor; the pin keeps the link.
@@ -83,17 +90,35 @@ impl Prepared {
         ))
     }
 
+    /// The number of the interface.
+    #[must_use]
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
     /// Puts the program in force: in place of one left by an earlier daemon, without a gap, or newly attached.
     ///
     /// # Errors
     /// [`DataplaneError`]; what was attached before still is.
     pub fn attach(mut self, wanted: AttachMode) -> Result<Interface, DataplaneError> {
-        let replaced = self.replace(wanted)?;
-        let is_new = replaced.is_none();
-        let (link, mode) = match replaced {
-            Some(replaced) => replaced,
-            None => self.attach_new(wanted)?,
+        let own = past::pin(self.reserved.directory(), &self.program)?;
+        let attached = self.put_in_force(wanted);
+        let (link, mode, earlier, is_new) = match attached {
+            Ok(attached) => attached,
+            Err(error) => {
+                // Nobody has counted in it.
+                let _ = fs::remove_file(own);
+                return Err(error);
+            }
         };
+        let to = self.reserved.directory().to_owned();
+        let from = earlier.as_ref().map_or(to.as_path(), Earlier::directory);
+        let base = past::take_over(from, &to, &own);
+        let link = match &earlier {
+            Some(earlier) => self.take_pin(earlier, link, is_new)?,
+            None => link,
+        };
+        let program_id = self.program.id()?;
         let meta = Meta {
             abi_version: ABI_VERSION,
             owner: std::process::id(),
@@ -102,6 +127,7 @@ impl Prepared {
                 XdpMode::Native => 1,
                 XdpMode::Generic => 2,
             },
+            netns: own_netns(),
         };
         let described = self
             .program
@@ -110,16 +136,19 @@ impl Prepared {
         let egress = egress::attach(classifier(&mut self.program.ebpf)?, &self.name);
         let Self {
             name,
-            index: _,
+            index,
             reserved,
             program,
             seed: _,
         } = self;
         let interface = Interface {
             name,
+            index,
+            program_id,
             mode,
             egress,
             is_new,
+            base,
             program,
             reserved,
             _link: link,
@@ -133,11 +162,32 @@ impl Prepared {
         }
     }
 
-    /// Swaps the program behind a pinned link of this interface, if there is one.
-    fn replace(&mut self, wanted: AttachMode) -> Result<Option<(XdpLink, XdpMode)>, DataplaneError> {
-        let Some(earlier) = self.reserved.earlier(&self.name)? else {
-            return Ok(None);
+    /// Swaps the program behind a pinned link of this interface, or attaches it anew; tells what was there before, and
+    /// whether it was attached anew.
+    fn put_in_force(
+        &mut self,
+        wanted: AttachMode,
+    ) -> Result<(XdpLink, XdpMode, Option<Earlier>, bool), DataplaneError> {
+        let earlier = self.reserved.earlier(&self.name)?;
+        let replaced = match &earlier {
+            Some(earlier) => self.replace(earlier, wanted)?,
+            None => None,
         };
+        match replaced {
+            Some((link, mode)) => Ok((link, mode, earlier, false)),
+            None => {
+                let (link, mode) = self.attach_new(wanted)?;
+                Ok((link, mode, earlier, true))
+            }
+        }
+    }
+
+    /// Swaps the program behind a pinned link, if it is one to this interface.
+    fn replace(
+        &mut self,
+        earlier: &Earlier,
+        wanted: AttachMode,
+    ) -> Result<Option<(XdpLink, XdpMode)>, DataplaneError> {
         let path = earlier.link();
         let pin_error = |source: Box<dyn std::error::Error + Send + Sync>| DataplaneError::Pin {
             path: path.clone(),
@@ -145,13 +195,26 @@ impl Prepared {
         };
         let pinned = PinnedLink::from_pin(&path).map_err(|error| pin_error(error.into()))?;
         let link = FdLink::from(pinned);
-        if link_index(&link) != Some(self.index) {
+        let meta = pinned_meta(&path.with_file_name("META"));
+        let index = link_index(&link);
+        if let Some(netns) = meta.map(|meta| meta.netns)
+            && index.is_some()
+            && netns != 0
+            && netns != own_netns()
+        {
+            return Err(DataplaneError::OtherNamespace {
+                interface: self.name.clone(),
+                path: earlier.directory().to_owned(),
+                netns,
+            });
+        }
+        if index != Some(self.index) {
             // Its interface is gone, or has another name now: this pin is of no use.
             tracing::warn!(interface = self.name, pin = %path.display(), "removing the pin of a link to an interface that is gone");
             fs::remove_file(&path).map_err(|error| pin_error(error.into()))?;
             return Ok(None);
         }
-        let mode = match pinned_meta(&path.with_file_name("META")).map(|meta| meta.xdp_mode) {
+        let mode = match meta.map(|meta| meta.xdp_mode) {
             Some(2) => XdpMode::Generic,
             _ => XdpMode::Native,
         };
@@ -172,9 +235,8 @@ impl Prepared {
         let program = xdp(&mut self.program.ebpf)?;
         let id = program
             .attach_to_link(link)
-            .map_err(|error| attach_error(&self.name, "replace", error))?;
+            .map_err(|error| attach_error((&self.name, self.index), "replace", error))?;
         let link = program.take_link(id).map_err(DataplaneError::program)?;
-        let link = self.take_pin(&earlier, link)?;
         tracing::info!(
             interface = self.name,
             "took over the filter an earlier run left attached, without a gap"
@@ -183,9 +245,13 @@ impl Prepared {
     }
 
     /// Pins a link under this version of the tables, if it was pinned under another, and removes what that one left.
-    fn take_pin(&self, earlier: &Earlier, link: XdpLink) -> Result<XdpLink, DataplaneError> {
+    fn take_pin(&self, earlier: &Earlier, link: XdpLink, is_new: bool) -> Result<XdpLink, DataplaneError> {
         let to = self.reserved.link();
         if earlier.link() == to {
+            return Ok(link);
+        }
+        if is_new {
+            earlier.remove()?;
             return Ok(link);
         }
         let pin = |error: Box<dyn std::error::Error + Send + Sync>| DataplaneError::Pin {
@@ -234,7 +300,7 @@ impl Prepared {
         let program = xdp(&mut self.program.ebpf)?;
         let id = program
             .attach_to_if_index(self.index, aya_mode)
-            .map_err(|error| attach_error(&self.name, text, error))?;
+            .map_err(|error| attach_error((&self.name, self.index), text, error))?;
         let link = program.take_link(id).map_err(DataplaneError::program)?;
         // aya falls back to netlink without a word when links do not work.
         match FdLink::try_from(link) {
@@ -267,22 +333,50 @@ impl Interface {
         &self.egress
     }
 
-    /// Whether the program is still attached, and to the interface of this name.
+    /// Its number, which it keeps when it is renamed.
     #[must_use]
-    pub fn is_attached(&self) -> bool {
-        let Ok(pinned) = PinnedLink::from_pin(self.reserved.link()) else {
-            return false;
-        };
-        let index = if_nametoindex(self.name.as_str()).ok();
-        index.is_some() && link_index(&FdLink::from(pinned)) == index
+    pub fn index(&self) -> u32 {
+        self.index
     }
 
-    /// See [`LoadedProgram::counters`].
+    /// Whether the interface runs this program, as the kernel says, and will when the daemon is gone.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
+        self.reserved.link().exists()
+            && xdp_programs(self.index).is_ok_and(|ids| ids.contains(&self.program_id))
+    }
+
+    /// Follows the interface to another name: pins and all.
+    ///
+    /// # Errors
+    /// If the pins cannot be moved; it has the old name then.
+    pub fn rename(&mut self, name: &str) -> Result<(), DataplaneError> {
+        self.reserved.rename(name)?;
+        name.clone_into(&mut self.name);
+        Ok(())
+    }
+
+    /// [`LoadedProgram::counters`], and those of earlier runs whose pins were there.
     ///
     /// # Errors
     /// If the kernel refuses.
     pub fn counters(&self) -> Result<Counters, DataplaneError> {
-        self.program.counters()
+        let mut sum = self.program.counters()?;
+        counters::add(&mut sum, &self.base);
+        Ok(sum)
+    }
+
+    /// What was counted before, to be added to [`Self::counters`].
+    pub fn add_base(&mut self, before: &Counters) {
+        counters::add(&mut self.base, before);
+    }
+
+    /// See [`LoadedProgram::set_ports`].
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_ports(&self, udp: &[u16], tcp: &[u16]) -> Result<(), DataplaneError> {
+        self.program.set_ports(udp, tcp)
     }
 
     /// See [`LoadedProgram::set_config`].
@@ -372,10 +466,23 @@ fn link_index(link: &FdLink) -> Option<u32> {
         .filter(|index| *index != 0)
 }
 
-fn attach_error(interface: &str, mode: &'static str, error: aya::programs::ProgramError) -> DataplaneError {
+/// The inode of our network namespace; 0 if it cannot be told.
+fn own_netns() -> u32 {
+    use std::os::unix::fs::MetadataExt as _;
+    // Of this thread: tests have several.
+    let inode = fs::metadata("/proc/thread-self/ns/net").map(|meta| meta.ino());
+    inode.map_or(0, |inode| u32::try_from(inode).unwrap_or(0))
+}
+
+fn attach_error(
+    (interface, index): (&str, u32),
+    mode: &'static str,
+    error: aya::programs::ProgramError,
+) -> DataplaneError {
     match os_error(&error) {
         Some(libc::EBUSY | libc::EEXIST) => DataplaneError::OtherProgram {
             interface: interface.to_owned(),
+            program: owner::describe(index),
         },
         Some(libc::EPERM) => DataplaneError::Permission {
             what: "attach an XDP program",

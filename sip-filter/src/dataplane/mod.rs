@@ -10,7 +10,10 @@ mod image;
 mod interface;
 mod kernel_log;
 mod memory;
+mod netlink;
 mod networks;
+mod owner;
+mod past;
 mod pins;
 mod ports;
 mod program;
@@ -18,12 +21,14 @@ mod sizes;
 
 use std::time::Duration;
 
+pub use counters::zero as no_counters;
 pub use error::DataplaneError;
 pub use events::EventStream;
 pub use host::HostPlane;
 pub use interface::{AttachMode, Interface, Prepared};
 pub use kernel_log::KernelLog;
-pub use pins::{detach, pinned, prepare};
+pub use netlink::LinkWatch;
+pub use pins::{detach, leftovers, pinned, prepare};
 pub use program::{LoadOptions, LoadedProgram};
 pub use sizes::TableSizes;
 
@@ -114,6 +119,11 @@ pub trait Image: Send {
     /// # Errors
     /// [`ImageError`] if there is no room.
     fn set_endpoint(&mut self, endpoint: Endpoint, until: Option<Duration>) -> Result<(), ImageError>;
+    /// Calls `visit` with every ban of an address, or of an IPv6 prefix by which sources are counted, that the tables hold.
+    fn for_each_exact(&self, visit: &mut dyn FnMut(Target, KernelBan));
+
+    /// Counts entries anew: somebody else has changed the tables.
+    fn recount(&mut self);
 
     /// How full each table is.
     fn fill(&self) -> Vec<TableFill>;

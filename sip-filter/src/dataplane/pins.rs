@@ -25,7 +25,7 @@ use sip_filter_common::abi::ABI_VERSION;
 use super::{
     DataplaneError, LoadedProgram,
     interface::no_interface,
-    program::{PINNED, map_data},
+    program::{COUNTERS, PINNED, map_data},
 };
 
 const LINK: &str = "link";
@@ -111,6 +111,25 @@ fn give(directory: &Path, owner: (u32, u32)) -> io::Result<()> {
     Ok(())
 }
 
+/// Interfaces that have pins under this root, but are neither among `held` nor held by another daemon.
+#[must_use]
+pub fn leftovers(pin_root: &Path, held: &[&str]) -> Vec<String> {
+    let versions = entries(pin_root).unwrap_or_default();
+    let directories = versions
+        .iter()
+        .flat_map(|version| entries(version).unwrap_or_default());
+    let mut found: Vec<String> = directories
+        .filter_map(|directory| {
+            let name = directory.file_name()?.to_str()?.to_owned();
+            let is_left = !held.contains(&name.as_str()) && matches!(lock(&name, &directory), Ok(Some(_)));
+            is_left.then_some(name)
+        })
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
 /// What a directory holds; nothing if it is not there.
 fn entries(directory: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
     match fs::read_dir(directory) {
@@ -160,6 +179,11 @@ impl Earlier {
         self.directory.join(LINK)
     }
 
+    /// Where they are.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Removes them.
     pub(super) fn remove(&self) -> Result<(), DataplaneError> {
         remove_pins(&self.directory)
@@ -183,6 +207,28 @@ impl Reserved {
     /// Path of the link's pin.
     pub(super) fn link(&self) -> PathBuf {
         self.directory.join(LINK)
+    }
+
+    /// Where the pins are.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Moves the pins to where they belong under another name of the interface; the lock moves with them. What was left
+    /// there of another interface is removed.
+    pub(super) fn rename(&mut self, name: &str) -> Result<(), DataplaneError> {
+        let to = self.directory.with_file_name(name);
+        if to.exists()
+            && let Some(_lock) = lock(name, &to)?
+        {
+            remove_pins(&to)?;
+        }
+        fs::rename(&self.directory, &to).map_err(|source| DataplaneError::Pin {
+            path: to.clone(),
+            source: source.into(),
+        })?;
+        self.directory = to;
+        Ok(())
     }
 
     /// Removes the pins; the filter then ends with the last process that holds its link.
@@ -217,9 +263,9 @@ impl Reserved {
         Ok(None)
     }
 
-    /// Pins a program's maps, in place of those pinned before.
+    /// Pins a program's maps, in place of those pinned before; not its counters, which [`super::past`] takes care of.
     pub(super) fn pin_maps(&self, program: &LoadedProgram) -> Result<(), DataplaneError> {
-        for name in PINNED {
+        for name in PINNED.into_iter().filter(|name| *name != COUNTERS) {
             let path = self.directory.join(name);
             let pin = |source: Box<dyn std::error::Error + Send + Sync>| DataplaneError::Pin {
                 path: path.clone(),

@@ -53,9 +53,12 @@ pub(crate) const PINNED: [&str; 21] = [
     "LENGTHS",
     "NETWORKS4",
     "NETWORKS6",
-    "LOCAL",
+    COUNTERS,
     "RECENT",
 ];
+
+/// The map of each CPU's counters.
+pub(crate) const COUNTERS: &str = "LOCAL";
 
 /// What a program is loaded with.
 #[derive(Clone, Debug)]
@@ -194,6 +197,15 @@ impl LoadedProgram {
                 what: "configuration",
                 source,
             })
+    }
+
+    /// Puts other protected ports in force. A packet meets its port as it was or as it is; ports that stay are never
+    /// out of force.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_ports(&self, udp: &[u16], tcp: &[u16]) -> Result<(), DataplaneError> {
+        write_ports(&self.ebpf, udp, tcp)
     }
 
     /// Sums the counters of all CPUs.

@@ -40,6 +40,10 @@ pub struct Snapshot {
     pub conditions: Vec<ConditionCount>,
     /// What became of the alarms, by receiver.
     pub receivers: Vec<(&'static str, Delivered)>,
+    /// Bans asked of the kernel after they were made, and how often a source passed that should not.
+    pub self_tests: [u64; 2],
+    /// Entries by which kernel tables and ban list differed, by interface.
+    pub drift: Vec<(String, u64)>,
     /// Interfaces that are filtered, or should be.
     pub interfaces: Vec<Interface>,
     /// Bans in force.
@@ -84,6 +88,8 @@ pub struct Interface {
     pub name: String,
     /// How the program is attached, if it is.
     pub attached: Option<XdpMode>,
+    /// Why it is not, if that is known.
+    pub problem: Option<String>,
     /// Where responses on their way out are seen.
     pub egress: Egress,
     /// Counters of its data plane.

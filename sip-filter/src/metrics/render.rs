@@ -384,6 +384,27 @@ fn conditions(page: &mut Page, snapshot: &Snapshot) -> Result<(), RenderError> {
         "Times a condition became true since the start.",
         &["name"],
     )?;
+    let [asked, passed] = snapshot.self_tests;
+    let tests = page.counter(
+        "sip_filter_self_tests_total",
+        "Bans asked of the kernel after they were made.",
+        &[],
+    )?;
+    add(&tests, &[], asked)?;
+    let failures = page.counter(
+        "sip_filter_self_test_failures_total",
+        "Times a source that is banned was found to pass.",
+        &[],
+    )?;
+    add(&failures, &[], passed)?;
+    let drift = page.counter(
+        "sip_filter_drift_entries_total",
+        "Entries by which the kernel tables and the ban list differed; they were repaired.",
+        &["interface"],
+    )?;
+    for (interface, entries) in &snapshot.drift {
+        add(&drift, &[interface], *entries)?;
+    }
     for count in &snapshot.conditions {
         let kind = count.kind;
         set(&current, &[kind.name(), kind.severity().name()], count.current)?;

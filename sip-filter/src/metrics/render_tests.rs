@@ -49,6 +49,8 @@ pub(in crate::metrics) fn snapshot() -> Snapshot {
     };
     engine.decisions[Rule::FloodInvite as usize] = [8, 9];
     Snapshot {
+        self_tests: [31, 32],
+        drift: vec![("eth0".to_owned(), 33)],
         conditions: Kind::ALL
             .map(|kind| ConditionCount {
                 kind,
@@ -70,6 +72,7 @@ pub(in crate::metrics) fn snapshot() -> Snapshot {
         reload_successful: true,
         interfaces: vec![Interface {
             name: "eth0".to_owned(),
+            problem: None,
             attached: Some(XdpMode::Generic),
             egress: Egress::Clsact,
             counters: Box::new(counters),
@@ -153,6 +156,8 @@ fn every_packet_is_in_exactly_one_sum() {
 fn nothing_to_tell_is_told_all_the_same() {
     let empty = Snapshot {
         receivers: Vec::new(),
+        self_tests: [0; 2],
+        drift: Vec::new(),
         conditions: Vec::new(),
         version: "0",
         simulate: false,

@@ -62,6 +62,7 @@ impl Service for Adapter {
                 name: interface.name.clone(),
                 xdp_mode: interface.attached,
                 attached: interface.attached.is_some(),
+                problem: interface.problem.clone(),
                 egress,
                 egress_problem,
             }

@@ -4,16 +4,18 @@ use crate::{
     api::types::{Health, HealthCheck, SchemaVersion},
     conditions::{Condition, Kind},
     daemon::{ControlHandle, Controller},
+    dataplane,
 };
 
 /// Checks that are always named, and the conditions that tell of them. The others appear when they fail.
-const NAMED: [Kind; 3] = [Kind::StoreFailing, Kind::Detached, Kind::ConfigRejected];
+const NAMED: [Kind; 2] = [Kind::StoreFailing, Kind::ConfigRejected];
 
 pub(super) fn health(handle: &ControlHandle) -> Health {
     let mut checks = handle.with(|controller, clock| {
         controller.judge(clock);
         of_controller(controller)
     });
+    checks.extend(leftovers(handle));
     let reloaded = handle.last_reload_succeeded();
     checks.push(check(
         "config",
@@ -38,6 +40,30 @@ pub(super) fn health(handle: &ControlHandle) -> Health {
         checks,
         conditions,
     }
+}
+
+/// Pins that nobody looks after: their filter goes on with the bans it had.
+fn leftovers(handle: &ControlHandle) -> Option<HealthCheck> {
+    let (root, names) = handle.with(|controller, _| {
+        let names = controller.planes().iter().map(|plane| plane.name().to_owned());
+        (
+            controller.config().bpf.pin_root.clone(),
+            names.collect::<Vec<_>>(),
+        )
+    });
+    let held: Vec<&str> = names.iter().map(String::as_str).collect();
+    let found = dataplane::leftovers(&root, &held);
+    let first = found.first()?;
+    Some(HealthCheck {
+        name: "leftovers".to_owned(),
+        ok: false,
+        message: format!(
+            "an earlier run has left its filter on {}, with the bans it had; `sip-filter detach {first} --pin-root {}` \
+             removes it",
+            found.join(", "),
+            root.display()
+        ),
+    })
 }
 
 fn name(condition: &Condition) -> String {

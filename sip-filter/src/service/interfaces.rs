@@ -12,7 +12,7 @@ const RTF_REJECT: u32 = 0x0200;
 ///
 /// # Errors
 /// If the kernel's routes cannot be read.
-pub(super) fn resolve(configured: &[String]) -> io::Result<Vec<String>> {
+pub(crate) fn resolve(configured: &[String]) -> io::Result<Vec<String>> {
     let mut names: Vec<String> = Vec::new();
     for name in configured {
         let found = if name == AUTO {

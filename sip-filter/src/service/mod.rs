@@ -4,9 +4,9 @@ mod adapter;
 mod detector;
 mod health;
 mod interfaces;
-mod manager;
 mod numbers;
 mod start;
 mod top;
 
+pub(crate) use interfaces::resolve;
 pub use start::{RunError, run};

@@ -13,6 +13,7 @@ use crate::{
     alarms::Counts,
     bans::{EndedBy, Origin, Scope},
     daemon::{ControlHandle, Controller, chain},
+    dataplane::{Egress, no_counters},
     detect::Rule,
     metrics::{Bans, BansAdded, ConditionCount, Interface, Snapshot, TableUse},
 };
@@ -94,8 +95,19 @@ fn of_controller(controller: &mut Controller) -> Snapshot {
         engine: crate::detect::EngineStats::default(),
         thresholds,
         conditions: conditions(controller),
+        self_tests: [controller.verified().asked, controller.verified().passed],
+        drift: drift(controller),
         interfaces: interfaces(controller),
     }
+}
+
+/// Of every interface, from the start: a rate over it sees the first entry.
+fn drift(controller: &Controller) -> Vec<(String, u64)> {
+    let mut drift = controller.verified().drift.clone();
+    for plane in controller.planes() {
+        drift.entry(plane.name().to_owned()).or_default();
+    }
+    drift.into_iter().collect()
 }
 
 fn conditions(controller: &mut Controller) -> Vec<ConditionCount> {
@@ -132,9 +144,20 @@ fn interfaces(controller: &mut Controller) -> Vec<Interface> {
         interfaces.push(Interface {
             name: plane.name().to_owned(),
             attached: plane.xdp_mode(),
+            problem: None,
             egress: plane.egress(),
             counters,
             tables,
+        });
+    }
+    for (name, problem, counters) in controller.absent() {
+        interfaces.push(Interface {
+            name,
+            attached: None,
+            problem: Some(problem),
+            egress: Egress::None("the filter is not attached".to_owned()),
+            counters: counters.cloned().unwrap_or_else(no_counters),
+            tables: Vec::new(),
         });
     }
     interfaces

@@ -57,17 +57,26 @@ fn a_socket_for_others_names_its_group() {
     rights(dir.path(), 0o755);
     rights(&socket, 0o660);
     let binary = binary_for_others(dir.path());
-    let output = Command::new(&binary)
-        .arg("--socket")
-        .arg(&socket)
-        .arg("status")
-        .uid(65_534)
-        .gid(65_534)
-        .output()
-        .unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(3), "{stderr}");
-    assert!(stderr.contains("the group `root`"), "{stderr}");
+    let refused = || {
+        let mut command = Command::new(&binary);
+        command.arg("--socket").arg(&socket).arg("status");
+        let output = command.uid(65_534).gid(65_534).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(3), "{stderr}");
+        stderr
+    };
+    // Nobody should join that of root.
+    let text = refused();
+    assert!(
+        text.contains("for root alone") && text.contains("`socket_group`"),
+        "{text}"
+    );
+    assert!(!text.contains("usermod"), "{text}");
+    // `daemon`, on every Debian.
+    std::os::unix::fs::chown(&socket, None, Some(1)).unwrap();
+    let text = refused();
+    assert!(text.contains("root and the group `daemon`"), "{text}");
+    assert!(text.contains("usermod -aG daemon USER"), "{text}");
 }
 
 #[test]

@@ -25,6 +25,8 @@ mod floods;
 #[cfg(test)]
 mod import;
 #[cfg(test)]
+mod life;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod modes;
@@ -42,5 +44,7 @@ mod tmux;
 mod top;
 #[cfg(test)]
 mod trust;
+#[cfg(test)]
+mod upkeep;
 #[cfg(test)]
 mod verbs;

@@ -18,7 +18,7 @@ use crate::{
 
 const EXPORTER: &str = "prometheus-node-exporter";
 
-fn scrape(netns: &Netns, address: &str) -> Option<String> {
+pub(crate) fn scrape(netns: &Netns, address: &str) -> Option<String> {
     let address: SocketAddr = address.parse().unwrap();
     netns
         .enter(|| {

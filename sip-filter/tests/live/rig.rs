@@ -115,6 +115,16 @@ impl Rig {
         }
     }
 
+    /// Makes the connection of [`Self::new`] anew after it was deleted; the server's end stays down.
+    pub(crate) fn connect_down(&self) {
+        netns::connect((&self.server, INTERFACE), (&self.sender, SENDER)).unwrap();
+        self.server
+            .ip(&["link", "set", "dev", INTERFACE, "down"])
+            .unwrap();
+        self.server.add_address(INTERFACE, "192.0.2.1/24").unwrap();
+        self.sender.add_address(SENDER, "192.0.2.2/24").unwrap();
+    }
+
     /// Gives the sender another address.
     pub(crate) fn add_source(&self, address: &str) -> IpAddr {
         let source: IpAddr = address.parse().unwrap();
@@ -157,11 +167,16 @@ impl Rig {
         Daemon::started(self.spawn(name, arguments), self.path(&format!("{name}.sock")))
     }
 
-    fn spawn(&self, name: &str, arguments: &[&str]) -> Process {
+    pub(crate) fn spawn(&self, name: &str, arguments: &[&str]) -> Process {
+        self.spawn_in(&self.server, name, arguments)
+    }
+
+    /// Starts the daemon called `name` in a namespace, without waiting for anything.
+    pub(crate) fn spawn_in(&self, netns: &Netns, name: &str, arguments: &[&str]) -> Process {
         let config = self.path(&format!("{name}.toml"));
         let mut command = command(&["run", "--config", path_str(&config).unwrap()]);
         command.args(arguments);
-        Process::spawn(&self.server, name, self.dir.path(), command).unwrap()
+        Process::spawn(netns, name, self.dir.path(), command).unwrap()
     }
 
     /// The daemon with the defaults.
@@ -174,21 +189,20 @@ impl Rig {
 
     /// Runs `run` for the daemon called `name` where it is expected to fail.
     pub(crate) fn fail_to_start(&self, name: &str, arguments: &[&str]) -> Ran {
+        self.fail_to_start_in(&self.server, name, arguments)
+    }
+
+    /// The same in a namespace.
+    pub(crate) fn fail_to_start_in(&self, netns: &Netns, name: &str, arguments: &[&str]) -> Ran {
         let config = self.path(&format!("{name}.toml"));
         let mut command = command(&["run", "--config", path_str(&config).unwrap()]);
         command.args(arguments);
-        self.output(&command)
+        output_in(netns, &command)
     }
 
     /// Runs a command inside the server's namespace; ended after some seconds, should it run on.
     pub(crate) fn output(&self, command: &Command) -> Ran {
-        let mut timed = Command::new("timeout");
-        timed
-            .arg("20")
-            .arg(command.get_program())
-            .args(command.get_args());
-        timed.env_remove("RUST_LOG").stdin(Stdio::null());
-        self.server.enter(|| timed.output()).unwrap().unwrap().into()
+        output_in(&self.server, command)
     }
 
     /// Every pin and directory of pins there is, of whatever daemon.
@@ -305,4 +319,14 @@ impl Daemon {
 pub(crate) fn ask(socket: &Path, arguments: &[&str]) -> Ran {
     let mut command = command(&["--socket", path_str(socket).unwrap()]);
     command.args(arguments).output().unwrap().into()
+}
+
+fn output_in(netns: &Netns, command: &Command) -> Ran {
+    let mut timed = Command::new("timeout");
+    timed
+        .arg("20")
+        .arg(command.get_program())
+        .args(command.get_args());
+    timed.env_remove("RUST_LOG").stdin(Stdio::null());
+    netns.enter(|| timed.output()).unwrap().unwrap().into()
 }

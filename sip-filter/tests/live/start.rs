@@ -44,9 +44,9 @@ fn a_second_daemon_does_not_start_and_changes_nothing() {
     };
     let text = |path: PathBuf| path.to_str().unwrap().to_owned();
 
-    // On the same interface with the same pins, everything else its own.
+    // On the same interface with the same pins. That the port of the endpoint is taken, too, says less.
     let same_pins = text(rig.pin_root("main"));
-    rig.config("second", "", NO_ENDPOINT);
+    rig.config("second", "", "");
     let config = std::fs::read_to_string(rig.path("second.toml")).unwrap();
     let config = config.replace(&text(rig.pin_root("second")), &same_pins);
     rig.dir.write("second.toml", &config).unwrap();
@@ -99,7 +99,8 @@ fn interfaces_that_do_not_exist_are_named() {
         return;
     }
     let rig = Rig::new("start");
-    rig.config("main", "interfaces = [\"sip0\", \"sip9\"]", "");
+    let wanted = "interfaces = [\"sip0\", \"sip9\"]\nmissing_interface = \"fail\"";
+    rig.config("main", wanted, "");
     rig.fail_to_start("main", &[])
         .refused(1, &["no interface `sip9`", "sip0"]);
     assert_eq!(rig.xdp(INTERFACE), None);
@@ -235,6 +236,7 @@ fn the_xdp_program_of_somebody_else_is_left_alone() {
             &[
                 "another XDP program is attached to sip0",
                 "left alone",
+                &format!("id {id} `ingress`, loaded by user 0, held by sip-filter (pid "),
                 "ip link show dev sip0",
             ],
         );

@@ -139,6 +139,7 @@ impl Service for Fake {
                 Interface {
                     name: "eth0".to_owned(),
                     xdp_mode: Some(XdpMode::Native),
+                    problem: None,
                     attached: true,
                     egress: Some("tcx".to_owned()),
                     egress_problem: None,
@@ -146,6 +147,7 @@ impl Service for Fake {
                 Interface {
                     name: "eth1".to_owned(),
                     xdp_mode: None,
+                    problem: None,
                     attached: false,
                     egress: None,
                     egress_problem: Some("the kernel has neither TCX nor clsact".to_owned()),

@@ -20,6 +20,9 @@ pub struct Interface {
     pub xdp_mode: Option<XdpMode>,
     /// Whether it is attached.
     pub attached: bool,
+    /// Why it is not, such as that it waits for the interface to come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
     /// How responses on their way out are seen, `tcx` or `clsact`; `null` if they are not.
     #[serde(default)]
     pub egress: Option<String>,

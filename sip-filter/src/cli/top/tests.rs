@@ -78,6 +78,7 @@ fn status() -> Status {
         uptime_seconds: 93_784,
         interfaces: vec![
             Interface {
+                problem: None,
                 name: "eth0".to_owned(),
                 xdp_mode: Some(XdpMode::Native),
                 attached: true,
@@ -85,6 +86,7 @@ fn status() -> Status {
                 egress_problem: None,
             },
             Interface {
+                problem: None,
                 name: "eth1".to_owned(),
                 xdp_mode: Some(XdpMode::Generic),
                 attached: true,
