@@ -81,8 +81,8 @@ fn title(shown: &Shown) -> String {
 /// One number, or one word.
 fn number(shown: &Shown) -> String {
     let value = shown.lines.first().and_then(|line| {
-        let earlier = line.points.iter().filter(|point| point.0 <= MOMENT);
-        Some((line, earlier.last()?.1))
+        let point = line.points.iter().rfind(|point| point.0 <= MOMENT)?;
+        Some((line, point.1))
     });
     let text = match value {
         None => "no data".to_owned(),
