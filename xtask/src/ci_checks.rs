@@ -6,7 +6,7 @@ use std::{path::PathBuf, process::Command};
 use anyhow::{Context as _, bail};
 
 use crate::{
-    ebpf,
+    ebpf, mixin,
     process::{cargo, output, run, workspace},
     tidy,
     toolchain_record::ToolchainRecord,
@@ -18,12 +18,13 @@ type Check = fn() -> anyhow::Result<()>;
 
 /// `cargo xtask ci-checks`
 pub(crate) fn run_all() -> anyhow::Result<()> {
-    let checks: [(&str, Check); 6] = [
+    let checks: [(&str, Check); 7] = [
         ("house rules", tidy::run),
         ("formatting", formatting),
         ("lints on the host", host_lints),
         ("lints on BPF", bpf_lints),
         ("documentation", documentation),
+        ("alerts and dashboard", mixin::check),
         ("dependencies", dependencies),
     ];
     let mut failed = Vec::new();

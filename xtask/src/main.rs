@@ -12,6 +12,8 @@ mod demo;
 mod dist;
 mod ebpf;
 mod eval;
+mod mixin;
+mod pictures;
 mod process;
 mod setup;
 mod test;
@@ -45,6 +47,10 @@ enum Task {
     Test(test::Args),
     /// Formatting, lints on host and BPF, documentation, dependencies, house rules
     CiChecks,
+    /// Render alerts, recording rules and dashboard from packaging/prometheus
+    Mixin(mixin::Args),
+    /// Draw what each panel of the dashboard shows, from a real run of three minutes (root)
+    DashboardPictures(pictures::Args),
     /// The house rules alone
     Tidy,
     /// Record the captures under sip-filter/tests/captures anew (root)
@@ -66,6 +72,8 @@ impl Task {
             Self::BuildEbpf => ebpf::build(),
             Self::Test(args) => test::run(&args),
             Self::CiChecks => ci_checks::run_all(),
+            Self::Mixin(args) => mixin::run_task(&args),
+            Self::DashboardPictures(args) => pictures::run(&args),
             Self::Tidy => tidy::run(),
             Self::Captures => captures::run(),
             Self::Demo(args) => demo::run(&args),

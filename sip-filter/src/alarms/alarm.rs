@@ -107,18 +107,6 @@ impl Alarm {
     pub(super) fn key(&self) -> Key {
         (self.name, self.subject.clone())
     }
-
-    /// The name by which Prometheus' rules and Alertmanager know it, `SipFilter` and the kind in camel case: the same
-    /// alarm by both ways has the same name.
-    #[must_use]
-    pub fn alert_name(&self) -> String {
-        let words = self.name.name().split('-').map(|word| {
-            let mut letters = word.chars();
-            let first = letters.next().map(|letter| letter.to_ascii_uppercase());
-            first.into_iter().chain(letters).collect::<String>()
-        });
-        format!("SipFilter{}", words.collect::<String>())
-    }
 }
 
 mod optional_time {

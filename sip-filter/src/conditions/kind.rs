@@ -93,6 +93,18 @@ impl Kind {
         }
     }
 
+    /// The name by which Prometheus' rules and Alertmanager know it, `SipFilter` and the kind in camel case: the same
+    /// alarm by both ways has the same name.
+    #[must_use]
+    pub fn alert_name(self) -> String {
+        let words = self.name().split('-').map(|word| {
+            let mut letters = word.chars();
+            let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+            first.into_iter().chain(letters).collect::<String>()
+        });
+        format!("SipFilter{}", words.collect::<String>())
+    }
+
     /// How bad it is.
     #[must_use]
     pub const fn severity(self) -> Severity {

@@ -5,6 +5,8 @@
 //! it carries no timestamps, because a file with one is refused whole.
 
 #[cfg(test)]
+mod mixin_tests;
+#[cfg(test)]
 mod node_exporter_tests;
 mod render;
 mod server;

@@ -253,6 +253,13 @@ fn bans(page: &mut Page, snapshot: &Snapshot) -> Result<(), RenderError> {
         "Bans added since the start, by the rule that decided if one did.",
         &["origin", "rule"],
     )?;
+    // What has not happened yet is there as zero: else a rate would miss the first time.
+    for origin in ["manual", "import"] {
+        add(&added, &[origin, ""], 0)?;
+    }
+    for rule in Rule::ALL {
+        add(&added, &["detector", rule.name()], 0)?;
+    }
     for kind in &snapshot.bans_added {
         add(
             &added,
@@ -265,6 +272,9 @@ fn bans(page: &mut Page, snapshot: &Snapshot) -> Result<(), RenderError> {
         "Bans ended since the start, by cause.",
         &["cause"],
     )?;
+    for cause in ["expired", "unbanned", "replaced"] {
+        add(&removed, &[cause], 0)?;
+    }
     for (cause, count) in &snapshot.bans_removed {
         add(&removed, &[*cause], *count)?;
     }

@@ -29,11 +29,11 @@ use crate::rig::{Rig, usable};
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-const ALERTMANAGER: &str = "127.0.0.1:9093";
+pub(crate) const ALERTMANAGER: &str = "127.0.0.1:9093";
 const WEBHOOK: &str = "127.0.0.1:9999";
 
 /// The distribution's Alertmanager, alone in a namespace.
-fn alertmanager(netns: &Netns, dir: &WorkDir) -> Process {
+pub(crate) fn alertmanager(netns: &Netns, dir: &WorkDir) -> Process {
     let config = dir
         .write(
             "alertmanager.yml",
@@ -55,7 +55,7 @@ fn alertmanager(netns: &Netns, dir: &WorkDir) -> Process {
 }
 
 /// The alerts that Alertmanager takes for firing, by name.
-fn firing(netns: &Netns) -> BTreeMap<String, Value> {
+pub(crate) fn firing(netns: &Netns) -> BTreeMap<String, Value> {
     let url = format!("http://{ALERTMANAGER}/api/v2/alerts?active=true");
     let json = netns.run("curl", &["--silent", "--fail", &url]).unwrap();
     let alerts: Vec<Value> = serde_json::from_str(&json).unwrap();

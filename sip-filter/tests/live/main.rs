@@ -35,6 +35,8 @@ mod monitoring;
 #[cfg(test)]
 mod privileges;
 #[cfg(test)]
+mod prometheus;
+#[cfg(test)]
 mod start;
 #[cfg(test)]
 mod survival;

@@ -154,7 +154,8 @@ impl Filter {
         tail(&self.process.log(), 20)
     }
 
-    fn ask(&self, args: &[&str]) -> Result<String> {
+    /// Runs a verb against it.
+    pub(crate) fn ask(&self, args: &[&str]) -> Result<String> {
         let program = path_str(&self.binary)?;
         command::run(program, &[&["--socket", path_str(&self.socket)?], args].concat())
     }

@@ -5,7 +5,7 @@
 
 mod attacker;
 pub(crate) mod filter;
-mod phones;
+pub(crate) mod phones;
 mod verdict;
 mod view;
 

@@ -13,7 +13,7 @@ use super::Release;
 use crate::process::{run, workspace};
 
 /// Files of the source tree, where they go, and whether they are compressed there.
-const FILES: [(&str, &str, bool); 9] = [
+const FILES: [(&str, &str, bool); 10] = [
     ("packaging/config.toml", "etc/sip-filter/config.toml", false),
     (
         "packaging/systemd/sip-filter.service",
@@ -33,6 +33,7 @@ const FILES: [(&str, &str, bool); 9] = [
     ("README.md", "usr/share/doc/sip-filter/README.md", true),
     ("SECURITY.md", "usr/share/doc/sip-filter/SECURITY.md", true),
     ("CHANGELOG.md", "usr/share/doc/sip-filter/changelog", true),
+    ("docs/alarms.md", "usr/share/doc/sip-filter/alarms.md", true),
     ("docs/detection.md", "usr/share/doc/sip-filter/detection.md", true),
     ("docs/metrics.md", "usr/share/doc/sip-filter/metrics.md", true),
 ];

@@ -67,7 +67,7 @@ impl From<&Alarm> for Alert {
 
 pub(super) fn labels(alarm: &Alarm) -> BTreeMap<&'static str, String> {
     let mut labels = BTreeMap::from([
-        ("alertname", alarm.alert_name()),
+        ("alertname", alarm.name.alert_name()),
         ("severity", alarm.severity.name().to_owned()),
         ("host", alarm.host.clone()),
         ("service", "sip-filter".to_owned()),

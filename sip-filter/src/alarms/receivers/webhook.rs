@@ -64,7 +64,7 @@ impl Body {
         let labels = labels(alarm);
         let group = format!(
             "{{}}:{{alertname=\"{}\", host=\"{}\"}}",
-            alarm.alert_name(),
+            alarm.name.alert_name(),
             alarm.host
         );
         let mut group_labels = labels.clone();
