@@ -149,7 +149,7 @@ const fn splat(byte: u64) -> u64 {
 
 const HIGH_BITS: u64 = splat(0x80);
 
-/// Word of up to eight characters, first character lowest, as [`words`] makes them.
+/// Word of up to eight characters, first character lowest, as `words` makes them.
 const fn word(text: &[u8]) -> u64 {
     let mut value = 0;
     let mut index = text.len();
