@@ -82,6 +82,10 @@ pub(super) fn due<T: Tables>(
     let index = ((place >> 40) as u32 ^ kind as u32) & (RECENT_ENTRIES - 1);
     let count = tables.recent(index, |recent| {
         if recent.key != key {
+            // What is only counted takes no place from a source of which something is told.
+            if share == 0 && window.wrapping_sub(recent.window) < 2 {
+                return 0;
+            }
             *recent = Recent {
                 key,
                 window,

@@ -256,7 +256,7 @@ pub(super) const GOALS: [Goal; 12] = [
             ),
             at_most(
                 "greatest error of a count, %",
-                heavy("counts of 20 sources in 1 M", "greatest error"),
+                heavy("counts of the flooders", "greatest error"),
                 1.0,
             ),
         ],
