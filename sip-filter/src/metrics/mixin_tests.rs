@@ -145,7 +145,10 @@ fn rules_and_dashboard_name_metrics_that_exist() {
             "sip_filter_alarms_total",
             "sip_filter_config_threshold",
             "sip_filter_detector_max_sources",
-            "sip_filter_processed_bytes_total"
+            "sip_filter_drift_entries_total",
+            "sip_filter_processed_bytes_total",
+            "sip_filter_self_test_failures_total",
+            "sip_filter_self_tests_total"
         ]
     );
 }
