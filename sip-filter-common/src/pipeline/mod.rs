@@ -98,20 +98,19 @@ pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Decision {
         return Decision::passed(Reason::PassMapError);
     };
     let glance = packet::glance(packet);
-    let content = match glance {
-        Some(glance) => protection(tables, glance.protocol, glance.port),
-        None => Content::TooDeep,
-    };
     // The flags are forgotten as well: what follows is not to be verified for either of them.
     if let Some(glance) = glance
-        && matches!(content, Content::OtherPort)
         && tables.forget(config.flags) & flags::ALL == 0
+        && matches!(
+            protection(tables, glance.protocol, glance.port),
+            Content::OtherPort
+        )
     {
         return Decision::other_port(glance);
     }
-    let seen = Seen::from_number(tables.forget(Seen::new(glance, content).number()));
+    let shape = tables.forget(Glance::shape(glance));
     let packet = &packet.again();
-    let headers = match packet::headers(packet, seen.shape(), tables) {
+    let headers = match packet::headers(packet, shape, tables) {
         Ok(headers) => headers,
         Err(Stop::NotIp) => return Decision::passed(Reason::PassNotIp),
         Err(Stop::Truncated) => return Decision::passed(Reason::PassTruncated),
@@ -121,7 +120,7 @@ pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Decision {
         Ip::V4(_) => Family::V4,
         Ip::V6(_) => Family::V6,
     };
-    let subject = Subject::new(tables, &headers, seen);
+    let subject = Subject::new(tables, &headers);
     // The headers are read; for the rest the verifier need not know how far they reached.
     let outcome = judge(&packet.again(), tables, config, &subject);
     let code = tables.forget(outcome.reason as u64) as u8;
@@ -139,40 +138,6 @@ pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Decision {
         simulated,
         family,
         reach: headers.end,
-    }
-}
-
-/// What a [`Glance`] saw, as a number that passes through [`crate::table::Forget`]: [`Glance::shape`], and the content if
-/// that is not 0.
-#[derive(Clone, Copy)]
-struct Seen(u64);
-
-impl Seen {
-    const CONTENT_SHIFT: u32 = 8;
-
-    #[inline(always)]
-    const fn new(glance: Option<Glance>, content: Content) -> Self {
-        Self(Glance::shape(glance) | (content as u64) << Self::CONTENT_SHIFT)
-    }
-
-    #[inline(always)]
-    const fn from_number(number: u64) -> Self {
-        Self(number)
-    }
-
-    #[inline(always)]
-    const fn number(self) -> u64 {
-        self.0
-    }
-
-    #[inline(always)]
-    const fn shape(self) -> u64 {
-        self.0 & ((1 << Self::CONTENT_SHIFT) - 1)
-    }
-
-    #[inline(always)]
-    const fn content(self) -> Content {
-        Content::from_number(self.0 >> Self::CONTENT_SHIFT)
     }
 }
 
@@ -230,7 +195,7 @@ impl Content {
 
 impl Subject {
     #[inline(always)]
-    fn new<T: Tables>(tables: &T, headers: &Headers, seen: Seen) -> Self {
+    fn new<T: Tables>(tables: &T, headers: &Headers) -> Self {
         const NONE: Ports = Ports {
             protocol: 0,
             source: 0,
@@ -239,7 +204,6 @@ impl Subject {
             payload_len: 0,
         };
         let (content, ports) = match headers.transport {
-            Transport::Ports(ports) if seen.shape() != 0 => (seen.content(), ports),
             Transport::Ports(ports) => (protection(tables, ports.protocol, ports.destination), ports),
             Transport::LaterFragment { udp: true } => (Content::UdpFragment, NONE),
             Transport::LaterFragment { udp: false } => (Content::OtherFragment, NONE),
