@@ -4,6 +4,10 @@
 //! Lengths are taken from the IP and UDP headers, since short frames are padded; they are only used to know where a
 //! payload ends, never to judge a packet.
 
+mod usual;
+
+pub use usual::{Glance, glance};
+
 use crate::{abi::Address, sip::HEAD, table::Forget};
 
 /// The first bytes of a payload, zeros beyond its end, as little-endian words: the first byte is the lowest of the first
@@ -267,84 +271,16 @@ impl Headers {
     }
 }
 
-/// Reads all headers of a frame.
+/// Reads all headers of a frame. `shape` is what [`glance`] said of it.
 ///
 /// # Errors
 /// [`Stop`] when there is no IP header to work with.
 #[inline(always)]
-pub fn headers<P: Packet, F: Forget>(packet: &P, forget: &F) -> Result<Headers, Stop> {
-    match usual(packet) {
+pub fn headers<P: Packet, F: Forget>(packet: &P, shape: u64, forget: &F) -> Result<Headers, Stop> {
+    match usual::headers(packet, shape) {
         Some(headers) => Ok(headers),
         None => any(packet, forget),
     }
-}
-
-/// The headers nearly every packet has, all at constant offsets: no VLAN tag, no options, no extension headers, no later
-/// fragment, nothing wrong; UDP or TCP. For the rest, `None`: [`any`] says of every frame what this says of some.
-#[inline(always)]
-fn usual<P: Packet>(packet: &P) -> Option<Headers> {
-    const IPV4_TRANSPORT: usize = ETHERNET + 20;
-    const IPV6_TRANSPORT: usize = ETHERNET + 40;
-    let frame = packet.direct(IPV4_TRANSPORT + 8)?;
-    if frame.half(ETHERNET - 2) == ETHERTYPE_IPV4 {
-        let total_len = frame.half(ETHERNET + 2) as usize;
-        let is_usual =
-            frame.byte(ETHERNET) == 0x45 && total_len >= 20 && frame.half(ETHERNET + 6) & 0x1fff == 0;
-        if !is_usual {
-            return None;
-        }
-        let end = ETHERNET + total_len;
-        return Some(Headers {
-            is_ipv6: false,
-            source: [frame.word(ETHERNET + 12) as u64, 0],
-            destination: ETHERNET + 16,
-            end,
-            hops: frame.byte(ETHERNET + 8),
-            transport: usual_transport(packet, frame.byte(ETHERNET + 9), IPV4_TRANSPORT, end)?,
-        });
-    }
-    let is_ipv6 = frame.half(ETHERNET - 2) == ETHERTYPE_IPV6;
-    let frame = packet.direct(IPV6_TRANSPORT + 8)?;
-    let (high, low) = (frame.double(ETHERNET + 8), frame.double(ETHERNET + 16));
-    // Nearly no address begins with 64 zeros; mapped ones do.
-    if !is_ipv6 || frame.byte(ETHERNET) >> 4 != 6 || high == 0 {
-        return None;
-    }
-    let end = IPV6_TRANSPORT + frame.half(ETHERNET + 4) as usize;
-    Some(Headers {
-        is_ipv6: true,
-        source: [high, low],
-        destination: ETHERNET + 24,
-        end,
-        hops: frame.byte(ETHERNET + 7),
-        transport: usual_transport(packet, frame.byte(ETHERNET + 6), IPV6_TRANSPORT, end)?,
-    })
-}
-
-#[inline(always)]
-fn usual_transport<P: Packet>(packet: &P, protocol: u8, offset: usize, end: usize) -> Option<Transport> {
-    let (payload, by_header) = if protocol == UDP {
-        let claimed = packet.direct(offset + 8)?.half(offset + 4) as usize;
-        (offset + 8, if claimed >= 8 { offset + claimed } else { end })
-    } else if protocol == TCP {
-        let header_len = (packet.direct(offset + 14)?.byte(offset + 12) >> 4) as usize * 4;
-        if header_len < 20 {
-            return None;
-        }
-        (offset + header_len, end)
-    } else {
-        return None;
-    };
-    let end = min(by_header, end);
-    let end = min(end, packet.len(end));
-    let header = packet.direct(offset + 8)?;
-    Some(Transport::Ports(Ports {
-        protocol,
-        source: header.half(offset),
-        destination: header.half(offset + 2),
-        payload,
-        payload_len: end.saturating_sub(payload),
-    }))
 }
 
 /// The headers of any frame, step by step.

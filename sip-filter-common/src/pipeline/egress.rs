@@ -27,7 +27,7 @@ pub fn observe<P: Packet, T: Tables>(packet: &P, tables: &T) {
         payload: tables.forget(ports.payload as u64) as usize,
         payload_len: tables.forget(ports.payload_len as u64) as usize,
     };
-    if protection(tables, &ports) != Content::Protected {
+    if protection(tables, ports.protocol, ports.destination) != Content::Protected {
         return;
     }
     let Some((remote, local)) = remote(packet, &network) else {

@@ -22,7 +22,7 @@ use unknown::within_unknown_budget;
 
 use crate::{
     abi::{Config, EventKind, Family, counter_index, flags},
-    packet::{self, Headers, Ip, Packet, Ports, Stop, TCP, Transport},
+    packet::{self, Glance, Headers, Ip, Packet, Ports, Stop, TCP, Transport},
     sip::Class,
     table::source::{Judged, SourceKey, admitted},
     verdict::{Action, Reason, Verdict},
@@ -50,6 +50,16 @@ impl Decision {
             simulated: false,
             family: Family::Other,
             reach: 0,
+        }
+    }
+
+    #[inline(always)]
+    const fn other_port(glance: Glance) -> Self {
+        Self {
+            code: Reason::PassOtherPort as u8,
+            simulated: false,
+            family: if glance.is_ipv6 { Family::V6 } else { Family::V4 },
+            reach: glance.end,
         }
     }
 
@@ -87,7 +97,20 @@ pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Decision {
     let Some(config) = tables.config() else {
         return Decision::passed(Reason::PassMapError);
     };
-    let headers = match packet::headers(packet, tables) {
+    let glance = packet::glance(packet);
+    // The flags are forgotten as well: what follows is not to be verified for either of them.
+    if let Some(glance) = glance
+        && tables.forget(config.flags) & flags::ALL == 0
+        && matches!(
+            protection(tables, glance.protocol, glance.port),
+            Content::OtherPort
+        )
+    {
+        return Decision::other_port(glance);
+    }
+    let shape = tables.forget(Glance::shape(glance));
+    let packet = &packet.again();
+    let headers = match packet::headers(packet, shape, tables) {
         Ok(headers) => headers,
         Err(Stop::NotIp) => return Decision::passed(Reason::PassNotIp),
         Err(Stop::Truncated) => return Decision::passed(Reason::PassTruncated),
@@ -181,7 +204,7 @@ impl Subject {
             payload_len: 0,
         };
         let (content, ports) = match headers.transport {
-            Transport::Ports(ports) => (protection(tables, &ports), ports),
+            Transport::Ports(ports) => (protection(tables, ports.protocol, ports.destination), ports),
             Transport::LaterFragment { udp: true } => (Content::UdpFragment, NONE),
             Transport::LaterFragment { udp: false } => (Content::OtherFragment, NONE),
             Transport::Other => (Content::OtherPort, NONE),
@@ -211,8 +234,8 @@ impl Subject {
 }
 
 #[inline(always)]
-fn protection<T: Tables>(tables: &T, ports: &Ports) -> Content {
-    let (word, bit) = port_bit(ports.protocol, ports.destination);
+fn protection<T: Tables>(tables: &T, protocol: u8, port: u16) -> Content {
+    let (word, bit) = port_bit(protocol, port);
     match tables.port_word(word) {
         Some(word) if word >> bit & 1 != 0 => Content::Protected,
         Some(_) => Content::OtherPort,

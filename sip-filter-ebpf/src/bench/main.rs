@@ -14,7 +14,7 @@ fn main() {}
 #[cfg(target_arch = "bpf")]
 mod programs {
     use aya_ebpf::{
-        bindings::xdp_action,
+        bindings::{BPF_F_MMAPABLE, xdp_action},
         btf_maps::{Array, PerCpuArray, ProgramArray},
         helpers::generated::bpf_redirect,
         macros::{btf_map, xdp},
@@ -26,6 +26,8 @@ mod programs {
         plan::{HEADS, Plan, State, address},
     };
 
+    const MMAP: usize = BPF_F_MMAPABLE as usize;
+
     #[btf_map]
     static PLAN: Array<Plan, 1> = Array::new();
     #[btf_map]
@@ -35,6 +37,10 @@ mod programs {
     /// The program under test.
     #[btf_map]
     static NEXT: ProgramArray<1> = ProgramArray::new();
+
+    /// A table of 16 MiB, as large as that of a million bans.
+    #[btf_map]
+    static LINES: Array<[u64; 8], { 1 << 18 }, MMAP> = Array::new();
 
     /// Counts and drops: the least a filter can do.
     #[xdp(frags)]
@@ -50,6 +56,42 @@ mod programs {
     #[xdp(frags)]
     fn empty(_ctx: XdpContext) -> u32 {
         xdp_action::XDP_PASS
+    }
+
+    /// Reads one line of a table, another one for each packet: what the cache makes any table that large cost. Where the
+    /// next line lies depends on what was read, as otherwise the processor fetches the lines of several packets at once.
+    #[inline(always)]
+    fn line<const MASK: u32>() -> u32 {
+        let Some(state) = STATE.get_ptr_mut(0) else {
+            return xdp_action::XDP_ABORTED;
+        };
+        // SAFETY: the look-up succeeded; each CPU has its own.
+        let state = unsafe { &mut *state };
+        let place = (state.frames + state.failed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let Some(line) = LINES.get((place >> 40) as u32 & MASK) else {
+            return xdp_action::XDP_ABORTED;
+        };
+        // All lines are zero.
+        state.failed += line[0];
+        xdp_action::XDP_PASS
+    }
+
+    /// One line of 512 KiB.
+    #[xdp(frags)]
+    fn line_512k(_ctx: XdpContext) -> u32 {
+        line::<{ (1 << 13) - 1 }>()
+    }
+
+    /// One line of 4 MiB.
+    #[xdp(frags)]
+    fn line_4m(_ctx: XdpContext) -> u32 {
+        line::<{ (1 << 16) - 1 }>()
+    }
+
+    /// One line of 16 MiB.
+    #[xdp(frags)]
+    fn line_16m(_ctx: XdpContext) -> u32 {
+        line::<{ (1 << 18) - 1 }>()
     }
 
     /// Makes the frame another one and hands it to the program under test.

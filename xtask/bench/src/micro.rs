@@ -76,6 +76,13 @@ impl Effort {
     }
 }
 
+/// What one random line of a table costs, by the table's size: below, no look-up in a table that large can come.
+const LINES: [(&str, &str); 3] = [
+    ("one random line of 512 KiB", "line_512k"),
+    ("one random line of 4 MiB", "line_4m"),
+    ("one random line of 16 MiB", "line_16m"),
+];
+
 /// Measures the group.
 ///
 /// # Errors
@@ -90,6 +97,12 @@ pub(super) fn measure(session: &Session, results: &mut Results) -> Result<()> {
         let cost = bench.cost(plane, &case.traffic, case.reason)?;
         let name = ("micro", "sip-filter", case.name, "cost");
         results.rows.push(Row::of(name, "ns", &cost)?);
+    }
+    for (case, program) in LINES {
+        let cost = bench.line(program)?;
+        results
+            .rows
+            .push(Row::of(("micro", "memory", case, "cost"), "ns", &cost)?);
     }
     let name = ("micro", "floor", "vary, call, pass", "cost");
     results.rows.push(Row::of(name, "ns", &bench.floors)?);
@@ -161,6 +174,21 @@ impl Bench {
             "only {right} of {seen} packets were {}",
             reason.name()
         );
+        Ok(costs)
+    }
+
+    /// Nanoseconds that one of the programs that read a line costs beyond the floor, once for each round.
+    fn line(&mut self, program: &str) -> Result<Vec<f64>> {
+        let program = self.programs.program(program)?;
+        let traffic = Shape::request("REGISTER").from(Sources::from(STRANGERS, SOURCES));
+        self.programs.set_plan(&traffic.plan, &traffic.heads)?;
+        let mut costs = Vec::new();
+        for _ in 0..=self.effort.rounds {
+            let floor = self.nanoseconds(None, &traffic)?;
+            costs.push(self.nanoseconds(Some(&program), &traffic)? - floor);
+        }
+        // The first run finds the caches cold.
+        costs.remove(0);
         Ok(costs)
     }
 
