@@ -51,7 +51,7 @@
       'critical',
       'sip-filter is not attached to an interface of {{ $labels.instance }}',
       'An interface that is there runs without the filter: whatever arrives on it reaches the SIP server.',
-      'attaching is tried again by itself; `ip -d link show` and `bpftool net` tell whose program is in the way, `sip-filter status` the state'
+      '`sip-filter status` shows the state, `bpftool net` whose program is there; attaching is tried again by itself, unless the daemon has given up its capabilities: then restart it'
     ),
     condition(
       'interface-missing',

@@ -83,8 +83,15 @@ pub(super) async fn unban(client: &Client, args: UnbanArgs, out: &mut Out) -> Re
     match out.format {
         Format::Json => out.json(&answer)?,
         Format::Human => {
-            for result in &answer.results {
+            for result in answer.results.iter().take(SHOWN) {
                 out.changed(unban_sentence(result))?;
+            }
+            if answer.results.len() > SHOWN {
+                out.changed(format!(
+                    "and {} more; {} bans lifted in all",
+                    answer.results.len() - SHOWN,
+                    answer.results.iter().filter(|result| result.removed).count()
+                ))?;
             }
             if answer.results.is_empty() {
                 out.changed("no such bans; nothing changed")?;
@@ -98,17 +105,32 @@ pub(super) async fn unban(client: &Client, args: UnbanArgs, out: &mut Out) -> Re
             }
         }
     }
-    for result in &answer.results {
-        if let Some(wider) = result.still_banned_by {
-            // Not a note: whoever lifts a ban and finds the customer still locked out must learn why.
-            out.warn(format_args!(
-                "warning: {} still lies in the ban of {wider}; lift that, too, or use `sip-filter allow add {0}`",
-                result.target
-            ));
+    let covered = answer
+        .results
+        .iter()
+        .filter_map(|result| Some((result, result.still_banned_by?)));
+    let mut more = 0;
+    for (number, (result, wider)) in covered.enumerate() {
+        if number >= SHOWN {
+            more += 1;
+            continue;
         }
+        // Not a note: whoever lifts a ban and finds the customer still locked out must learn why.
+        out.warn(format_args!(
+            "warning: {} still lies in the ban of {wider}; lift that, too, or use `sip-filter allow add {0}`",
+            result.target
+        ));
+    }
+    if more > 0 {
+        out.warn(format_args!(
+            "warning: {more} more still lie in wider bans; `-o raw` names them"
+        ));
     }
     Ok(Exit::Done)
 }
+
+/// Lines about single targets at most, where a command may concern a hundred thousand.
+const SHOWN: usize = 20;
 
 fn unban_sentence(result: &UnbanResult) -> String {
     if result.removed {

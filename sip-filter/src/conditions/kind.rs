@@ -162,8 +162,8 @@ impl Kind {
     pub const fn remedy(self) -> &'static str {
         match self {
             Self::Detached => {
-                "attaching is tried again by itself; `ip -d link show` and `bpftool net` tell whose program is in the \
-                 way, `sip-filter status` the state"
+                "`sip-filter status` shows the state, `bpftool net` whose program is there; attaching is tried again by \
+                 itself, unless the daemon has given up its capabilities: then restart it"
             }
             Self::InterfaceMissing => {
                 "bring the interface up, or take it out of `interfaces` and run `sip-filter config reload`; it is \

@@ -159,6 +159,38 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
             "is shorter than a second".to_owned(),
         );
     }
+    // As a filter, a word that is no level is the name of a module, of which everything is logged, and nothing else.
+    let word = config
+        .log
+        .level
+        .chars()
+        .all(|letter| letter.is_ascii_alphanumeric());
+    if word
+        && config
+            .log
+            .level
+            .parse::<tracing::level_filters::LevelFilter>()
+            .is_err()
+    {
+        wrong(
+            "log.level",
+            format!(
+                "\"{}\" is not \"error\", \"warn\", \"info\", \"debug\", \"trace\" or \"off\"",
+                config.log.level
+            ),
+        );
+    }
+    if let Some(all) = config
+        .allow
+        .networks
+        .iter()
+        .find(|network| network.net().prefix_len() == 0)
+    {
+        wrong(
+            "allow.networks",
+            format!("\"{all}\" would exempt everybody; to drop nothing, set `simulate = true`"),
+        );
+    }
     if let Err(error) = config.log.level.parse::<tracing_subscriber::EnvFilter>() {
         wrong(
             "log.level",

@@ -13,6 +13,9 @@ use super::{
 /// Where the configuration is looked for without `--config`. It may be missing: then the defaults hold.
 pub const DEFAULT_PATH: &str = "/etc/sip-filter/config.toml";
 
+/// Bytes of the longest configuration that is read: room for an allow-list of a hundred thousand networks.
+const LONGEST: u64 = 4 << 20;
+
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -102,7 +105,7 @@ impl Source {
     /// [`ConfigError`] if the file cannot be read or anything in it is wrong.
     pub fn load(&self) -> Result<Config, ConfigError> {
         let path = self.path.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
-        let mut config = match std::fs::read_to_string(path) {
+        let mut config = match read(path) {
             Ok(text) => Config::parse(&text, &path.display().to_string())?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && self.path.is_none() => {
                 Config::default()
@@ -156,6 +159,20 @@ impl Config {
             Err(invalid(problems))
         }
     }
+}
+
+/// Reads a file of bounded length: a device or a log given by mistake must not fill the memory.
+fn read(path: &Path) -> std::io::Result<String> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    std::fs::File::open(path)?
+        .take(LONGEST + 1)
+        .read_to_string(&mut text)?;
+    if text.len() as u64 > LONGEST {
+        let message = format!("it is longer than {} MiB, and no configuration", LONGEST >> 20);
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, message));
+    }
+    Ok(text)
 }
 
 fn findings(config: &Config, line_of: impl Fn(&str) -> Option<usize>) -> Vec<Problem> {

@@ -24,6 +24,9 @@ impl Controller {
         comment: &str,
         clock: Clock,
     ) -> Result<Done<Vec<bool>>, ControlError> {
+        if let Some(all) = targets.iter().find(|target| target.net().prefix_len() == 0) {
+            return Err(ControlError::ExemptsAll(*all));
+        }
         let new = targets.iter().map(|target| {
             let old = self.policy.operator_entry(*target);
             let changed = old.is_none_or(|old| old.comment != comment) && !self.policy.in_config(*target);

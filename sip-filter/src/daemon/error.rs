@@ -31,6 +31,12 @@ pub enum ControlError {
     /// An entry of the configuration's allow-list cannot be removed by command.
     #[error("{0} is allow-listed by the configuration; take it out of `allow.networks` and reload")]
     FixedInConfig(crate::bans::Target),
+    /// Nothing would be dropped any more.
+    #[error("{0} would exempt everybody; to drop nothing, use `sip-filter mode simulate`")]
+    ExemptsAll(crate::bans::Target),
+    /// A configuration that filters nowhere.
+    #[error("`interfaces` is empty: nothing would be filtered; to stop filtering, stop the daemon")]
+    NoInterfaces,
     /// The configuration cannot be used; the one before stays in force.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -83,11 +89,13 @@ impl ControlError {
             Self::Refused(_)
             | Self::EntryRefused { .. }
             | Self::FixedInConfig(_)
+            | Self::ExemptsAll(_)
             | Self::Image(ImageError::NotASource(_)) => ErrorCode::Refused,
             Self::Image(ImageError::Full { .. }) => ErrorCode::Full,
             Self::Image(ImageError::Kernel { .. })
             | Self::NotSaved(_)
             | Self::Config(_)
+            | Self::NoInterfaces
             | Self::Attach { .. }
             | Self::Configure { .. } => ErrorCode::Internal,
         }

@@ -107,6 +107,28 @@ impl ControlHandle {
         }
     }
 
+    /// Like [`Self::commit`] for what lets packets pass: that holds even if it cannot be saved, because it is what helps a
+    /// customer who is locked out. The store goes on trying.
+    fn commit_in_any_case<T>(
+        &self,
+        what: &str,
+        work: impl FnOnce(&mut Controller, Clock) -> Result<Done<T>, ControlError>,
+    ) -> Result<T, ControlError> {
+        let done = self.with(work)?;
+        if let Err(error) = done.receipt.wait() {
+            let message = format!(
+                "{what} holds, but could not be saved and would not survive a restart: {}; saving is tried again",
+                chain(&*error)
+            );
+            self.journal.record(JournalEvent::new(
+                Clock::now().wall,
+                JournalKind::Refused,
+                message,
+            ));
+        }
+        Ok(done.value)
+    }
+
     /// Has the engine end its trust where ours has ended.
     fn tell_distrusted(&self) {
         let distrusted = self.with(|controller, _| controller.take_distrusted());
@@ -126,12 +148,13 @@ impl ControlHandle {
         done
     }
 
-    /// See [`Controller::unban`].
+    /// See [`Controller::unban`]. It holds even if it cannot be saved.
     ///
     /// # Errors
     /// [`ControlError`]; nothing was changed.
     pub fn unban(&self, which: &Unban) -> Result<Vec<UnbanDone>, ControlError> {
-        let done = self.commit(|controller, clock| controller.unban(which, clock))?;
+        let done =
+            self.commit_in_any_case("lifting bans", |controller, clock| controller.unban(which, clock))?;
         let forgiven = self.with(|controller, _| controller.take_forgiven());
         // Without an engine there is nobody to forget.
         let _ = self.engine.send(Instruction::Forget(forgiven));
@@ -166,12 +189,14 @@ impl ControlHandle {
         self.with(|controller, _| controller.allowed())
     }
 
-    /// See [`Controller::allow`].
+    /// See [`Controller::allow`]. It holds even if it cannot be saved.
     ///
     /// # Errors
     /// [`ControlError`]; nothing was changed.
     pub fn allow(&self, targets: &[Target], comment: &str) -> Result<Vec<bool>, ControlError> {
-        self.commit(|controller, clock| controller.allow(targets, comment, clock))
+        self.commit_in_any_case("the change of the allow-list", |controller, clock| {
+            controller.allow(targets, comment, clock)
+        })
     }
 
     /// See [`Controller::disallow`].
@@ -214,6 +239,9 @@ impl ControlHandle {
     /// [`ControlError`]: what is wrong with it.
     pub fn reload(&self) -> Result<Reloaded, ControlError> {
         let reload = |config: Config| {
+            if config.interfaces.is_empty() {
+                return Err(ControlError::NoInterfaces);
+            }
             let (detect, level) = (config.detect.clone(), config.log.level.clone());
             let reloaded = self.with(|controller, clock| controller.reload(config, clock))?;
             logging::set_level(&level);
