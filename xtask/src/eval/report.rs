@@ -323,7 +323,9 @@ sample knows no such list.
 
 *Analyze agrees* means: `sip-filter analyze`, with the configuration of that run and a capture of tcpdump's on the
 router, comes to the same set of decisions as the running daemon reported: source or network, rule, and whether it was
-a full ban, a short one, a rehearsal or an alarm. Million-packet floods are not captured.
+a full ban, a short one, a rehearsal or an alarm. Million-packet floods are not captured. A flood of several methods can
+reach the thresholds of two rules within the 67 ms in which the kernel program gathers its counts; which of them bans
+the source is then a matter of the moment, and is shown as a difference.
 
 A customer is *hurt* if a request got no or the wrong answer in 10 s, retransmissions included, or if a ban covered
 its address.
