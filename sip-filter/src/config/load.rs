@@ -204,6 +204,16 @@ mod tests {
     }
 
     #[test]
+    fn what_has_no_end_is_not_read_to_it() {
+        let source = Source {
+            path: Some("/dev/zero".into()),
+            ..Source::default()
+        };
+        let error = source.load().unwrap_err();
+        assert!(matches!(error, ConfigError::Read { .. }), "{error}");
+    }
+
+    #[test]
     fn errors_name_file_line_key_and_value() {
         for (text, expected) in [
             (
@@ -235,6 +245,14 @@ mod tests {
             (
                 "[limits]\ninvite.burst = 0",
                 "config.toml:2: limits.invite.burst: 0 is not between 1 and 1000000",
+            ),
+            (
+                "[log]\nlevel = \"inof\"",
+                r#"config.toml:2: log.level: "inof" is not "error", "warn", "info", "debug", "trace" or "off""#,
+            ),
+            (
+                "[allow]\nnetworks = [\"192.0.2.0/24\", \"::/0\"]",
+                "config.toml:2: allow.networks: \"::/0\" would exempt everybody; to drop nothing, set `simulate = true`",
             ),
             (
                 "[protect]\nudp_ports = []\ntcp_ports = []",

@@ -353,6 +353,46 @@ fn what_cannot_be_saved_is_taken_back() {
 }
 
 #[test]
+fn what_lets_packets_pass_holds_even_if_it_cannot_be_saved() {
+    let mut bench = Bench::new(Config::default());
+    bench
+        .ban(&["192.0.2.1", "192.0.2.2"], Length::Configured)
+        .unwrap();
+    let plane = bench.planes[0].clone();
+    bench.controller.close();
+    let (handle, _dir) = bench.into_handle();
+    let lifted = handle.unban(&Unban::Targets(vec![target("192.0.2.1")])).unwrap();
+    assert!(lifted[0].removed);
+    assert_eq!(handle.allow(&[target("198.51.100.0/24")], "").unwrap(), [true]);
+    assert_eq!(plane.state().bans.len(), 1, "the kernel knows");
+    let exempt = target("198.51.100.0/24").net();
+    assert!(plane.state().allowed.contains(&exempt));
+    let events = handle.recent_events(10);
+    let unsaved = events
+        .iter()
+        .filter(|event| event.message.contains("could not be saved"));
+    assert_eq!(unsaved.count(), 2, "{events:?}");
+    // What stops packets does not hold: who is banned by it must stay so.
+    assert!(matches!(
+        handle.disallow(&[target("198.51.100.0/24")]),
+        Err(ControlError::NotSaved(_))
+    ));
+}
+
+#[test]
+fn everybody_cannot_be_exempted() {
+    let mut bench = Bench::new(Config::default());
+    for all in ["0.0.0.0/0", "::/0"] {
+        let error = bench
+            .controller
+            .allow(&[target("192.0.2.1"), target(all)], "", bench.clock)
+            .unwrap_err();
+        assert!(error.to_string().contains(all), "{error}");
+    }
+    assert!(bench.controller.allowed().is_empty());
+}
+
+#[test]
 fn tables_that_differ_are_repaired() {
     let mut bench = Bench::new(Config::default());
     bench
