@@ -24,7 +24,7 @@ impl Glance {
     const IPV4: u64 = 1;
     const IPV6: u64 = 2;
 
-    /// What [`headers`] has to know of it, as a number; 0 if the headers are not usual.
+    /// What `headers` has to know of it, as a number; 0 if the headers are not usual.
     #[inline(always)]
     #[must_use]
     pub const fn shape(glance: Option<Self>) -> u64 {
