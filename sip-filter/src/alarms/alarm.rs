@@ -4,7 +4,10 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use crate::conditions::{Condition, Kind, Severity};
+use crate::{
+    api::types::{Mode, optional_time},
+    conditions::{Condition, Kind, Severity},
+};
 
 /// Version of the JSON form.
 const SCHEMA_VERSION: u32 = 1;
@@ -30,27 +33,6 @@ impl Status {
     }
 }
 
-/// Whether the filter drops what it decides to drop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// It does.
-    Enforce,
-    /// It only counts.
-    Simulate,
-}
-
-impl Mode {
-    /// As in JSON.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Enforce => "enforce",
-            Self::Simulate => "simulate",
-        }
-    }
-}
-
 /// A condition that lasted long enough to tell people, or that is over. The JSON form is what the hook gets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Alarm {
@@ -72,7 +54,7 @@ pub struct Alarm {
     #[serde(with = "crate::units::rfc3339")]
     pub starts_at: SystemTime,
     /// Until when, if it is over.
-    #[serde(with = "optional_time")]
+    #[serde(serialize_with = "optional_time::serialize")]
     pub ends_at: Option<SystemTime>,
     /// What was found, one sentence.
     pub summary: String,
@@ -106,20 +88,5 @@ impl Alarm {
 
     pub(super) fn key(&self) -> Key {
         (self.name, self.subject.clone())
-    }
-}
-
-mod optional_time {
-    use std::time::SystemTime;
-
-    use serde::{Serialize as _, Serializer};
-
-    #[expect(clippy::ref_option, reason = "the signature that serde asks for")]
-    pub(super) fn serialize<S: Serializer>(
-        time: &Option<SystemTime>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        let text = time.map(|time| humantime::format_rfc3339_millis(time).to_string());
-        text.serialize(serializer)
     }
 }

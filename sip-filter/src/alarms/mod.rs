@@ -12,7 +12,7 @@ mod receivers;
 mod run;
 mod worker;
 
-pub use alarm::{Alarm, Mode, Status};
+pub use alarm::{Alarm, Status};
 pub use receivers::{DeliveryError, Receiver};
 pub use run::{Settings, run};
 pub use worker::{Counts, Delivered};

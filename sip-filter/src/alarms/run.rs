@@ -6,12 +6,13 @@ use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    alarm::{Alarm, Mode},
+    alarm::Alarm,
     hold::Hold,
     receivers,
     worker::{Counts, Worker},
 };
 use crate::{
+    api::types::Mode,
     conditions::{Change, Conditions},
     config,
 };

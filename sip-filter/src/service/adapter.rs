@@ -345,7 +345,7 @@ impl Sums {
     }
 }
 
-const fn mode(simulate: bool) -> Mode {
+pub(super) const fn mode(simulate: bool) -> Mode {
     if simulate { Mode::Simulate } else { Mode::Enforce }
 }
 

@@ -4,7 +4,12 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{adapter::Adapter, detector::SharedEngine, interfaces, numbers::Numbers};
+use super::{
+    adapter::{Adapter, mode},
+    detector::SharedEngine,
+    interfaces,
+    numbers::Numbers,
+};
 use crate::{
     alarms,
     api::{
@@ -154,11 +159,7 @@ fn alarm_settings(handle: ControlHandle) -> impl Fn() -> alarms::Settings + Send
         let config = handle.config();
         alarms::Settings {
             alarms: config.alarms,
-            mode: if config.simulate {
-                alarms::Mode::Simulate
-            } else {
-                alarms::Mode::Enforce
-            },
+            mode: mode(config.simulate),
         }
     }
 }

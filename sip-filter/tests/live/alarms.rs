@@ -17,7 +17,8 @@ use std::{
 
 use serde_json::Value;
 use sip_filter::{
-    alarms::{self, Counts, Mode, Settings},
+    alarms::{self, Counts, Settings},
+    api::types::Mode,
     conditions::{Conditions, Kind},
     config,
 };

@@ -140,7 +140,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        alarms::Mode,
+        api::types::Mode,
         conditions::{Condition, Kind},
     };
 

@@ -5,7 +5,8 @@ use std::{
 
 use super::*;
 use crate::{
-    alarms::{Mode, Status},
+    alarms::Status,
+    api::types::Mode,
     conditions::{Condition, Kind, Severity},
 };
 

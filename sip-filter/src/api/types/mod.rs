@@ -46,14 +46,14 @@ impl<'de> Deserialize<'de> for SchemaVersion {
 }
 
 /// Times that may be missing, as RFC 3339 or `null`.
-mod optional_time {
+pub(crate) mod optional_time {
     use super::{Deserialize, Deserializer, Serialize, Serializer, SystemTime};
 
     #[derive(Serialize, Deserialize)]
     struct Time(#[serde(with = "crate::units::rfc3339")] SystemTime);
 
     #[expect(clippy::ref_option, reason = "serde hands over a reference to the field")]
-    pub(super) fn serialize<S: Serializer>(
+    pub(crate) fn serialize<S: Serializer>(
         time: &Option<SystemTime>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
