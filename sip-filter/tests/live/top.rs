@@ -65,12 +65,14 @@ fn banned(daemon: &Daemon, target: &str) -> bool {
 
 /// The terminal is as a shell expects it.
 fn restored(screen: &Screen) {
-    let text = screen.shows(&["ended with 0", "speed"]);
+    // `stty -a` prints several lines: the last of them may come a moment after the first.
+    let text = screen.when("the modes of a shell's terminal", |text| {
+        text.contains("ended with 0")
+            && ["icanon", "echo", "isig"]
+                .iter()
+                .all(|mode| text.split_whitespace().any(|word| word == *mode))
+    });
     assert!(!screen.on_other_screen(), "{text}");
-    for mode in ["icanon", "echo", "isig"] {
-        let set = text.split_whitespace().any(|word| word == mode);
-        assert!(set, "no `{mode}` in {text}");
-    }
 }
 
 #[test]
