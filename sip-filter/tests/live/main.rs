@@ -21,6 +21,8 @@ mod drops;
 #[cfg(test)]
 mod exactness;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod floods;
 #[cfg(test)]
 mod import;
