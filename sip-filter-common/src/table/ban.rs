@@ -354,8 +354,14 @@ impl<T: Layout, M: Memory> BanTable<T, M> {
     }
 
     /// Calls `report` for every entry with hits since the last call, and sets them to zero.
-    pub fn take_hits(&mut self, mut report: impl FnMut(T::Key, u64)) {
-        for index in 0..=self.memory.mask() {
+    pub fn take_hits(&mut self, report: impl FnMut(T::Key, u64)) {
+        self.take_hits_in(0, u32::MAX, report);
+    }
+
+    /// The same for at most `most` buckets from `first` on; returns how many there were.
+    pub fn take_hits_in(&mut self, first: u32, most: u32, mut report: impl FnMut(T::Key, u64)) -> u32 {
+        let buckets = self.part(first, most);
+        for index in first..first + buckets {
             let Some(line) = self.memory.line(index) else {
                 continue;
             };
@@ -372,11 +378,27 @@ impl<T: Layout, M: Memory> BanTable<T, M> {
                 }
             }
         }
+        buckets
     }
 
     /// Calls `visit` for every entry.
-    pub fn for_each(&self, mut visit: impl FnMut(T::Key, T::Value)) {
-        for index in 0..=self.memory.mask() {
+    pub fn for_each(&self, visit: impl FnMut(T::Key, T::Value)) {
+        self.for_each_in(0, u32::MAX, visit);
+    }
+
+    /// Number of buckets from `first` on, at most `most`.
+    fn part(&self, first: u32, most: u32) -> u32 {
+        self.memory
+            .mask()
+            .saturating_add(1)
+            .saturating_sub(first)
+            .min(most)
+    }
+
+    /// The same for at most `most` buckets from `first` on; returns how many there were.
+    pub fn for_each_in(&self, first: u32, most: u32, mut visit: impl FnMut(T::Key, T::Value)) -> u32 {
+        let buckets = self.part(first, most);
+        for index in first..first + buckets {
             let Some(line) = self.memory.line(index) else {
                 continue;
             };
@@ -387,6 +409,7 @@ impl<T: Layout, M: Memory> BanTable<T, M> {
                 }
             }
         }
+        buckets
     }
 
     fn buckets(&self, key: T::Key) -> (u32, u32) {

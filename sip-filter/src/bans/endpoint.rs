@@ -166,10 +166,11 @@ impl Endpoints {
         all
     }
 
-    /// Forgets what has ended, and returns it.
-    pub fn expire(&mut self, now: Duration) -> Vec<(Target, Endpoint)> {
+    /// Forgets what has ended, at most so much at once, and returns it.
+    pub fn expire(&mut self, now: Duration, most: usize) -> Vec<(Target, Endpoint)> {
         let mut ended = Vec::new();
-        while let Some((until, target, endpoint)) = self.ends.first().copied()
+        while ended.len() < most
+            && let Some((until, target, endpoint)) = self.ends.first().copied()
             && until <= now
         {
             self.remove(target, endpoint);
@@ -271,7 +272,7 @@ mod tests {
             assert!(confirm(&mut endpoints, source, 10, 100, 5).evicted.is_empty());
         }
         assert_eq!(confirm(&mut endpoints, 4, 10, 50, 6).evicted, [at(1, 10)]);
-        assert_eq!(endpoints.expire(s(50)), [at(4, 10)]);
+        assert_eq!(endpoints.expire(s(50), 10), [at(4, 10)]);
         assert_eq!(endpoints.set_max(1, 1).len(), 2);
         assert_eq!(endpoints.forget(at(3, 0).0), [at(3, 10).1]);
         assert!(endpoints.is_empty());
@@ -299,7 +300,7 @@ mod tests {
                 let (target, endpoint) = at(source, port);
                 match what {
                     0 => drop(endpoints.forget(target)),
-                    1 => drop(endpoints.expire(s(time))),
+                    1 => drop(endpoints.expire(s(time), usize::MAX)),
                     2 => drop(endpoints.set_max(max, per_source)),
                     _ => {
                         let confirmed = endpoints.confirm(target, endpoint, s(time + 10), s(time));

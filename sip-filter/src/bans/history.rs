@@ -137,24 +137,25 @@ impl History {
         }
     }
 
-    /// Forgets targets whose last ban ended more than 90 days ago, and returns all that were forgotten since the last
-    /// call, for whatever reason: they are still in the store.
-    pub fn purge(&mut self, now: SystemTime) -> Vec<Target> {
-        while let Some((ended, target)) = self.by_age.first().copied() {
-            if now.duration_since(ended).is_ok_and(|age| age > KEPT) {
-                self.by_age.pop_first();
-                self.past.remove(target);
-                self.forgotten.push(target);
-            } else {
-                break;
-            }
+    /// Forgets targets whose last ban ended more than 90 days ago, and returns those that were forgotten since the last
+    /// call, for whatever reason: they are still in the store. At most so many at once; `None` when nothing is left.
+    pub fn purge(&mut self, now: SystemTime, most: usize) -> Option<Vec<Target>> {
+        while self.forgotten.len() < most
+            && let Some((ended, target)) = self.by_age.first().copied()
+            && now.duration_since(ended).is_ok_and(|age| age > KEPT)
+        {
+            self.by_age.pop_first();
+            self.past.remove(target);
+            self.forgotten.push(target);
         }
+        if self.forgotten.is_empty() {
+            return None;
+        }
+        let kept = self.forgotten.len().saturating_sub(most);
+        let forgotten = self.forgotten.split_off(kept);
         // One that was banned again since has a history again.
-        let forgotten = std::mem::take(&mut self.forgotten);
-        forgotten
-            .into_iter()
-            .filter(|target| self.past.get(*target).is_none())
-            .collect()
+        let gone = |target: &Target| self.past.get(*target).is_none();
+        Some(forgotten.into_iter().filter(gone).collect())
     }
 
     /// All targets with their earlier bans.
@@ -241,7 +242,8 @@ mod tests {
         history.take_back(target("192.0.2.2"), &past(2_000));
         assert_eq!(history.of(target("192.0.2.2")).count(), 1);
         let now = SystemTime::UNIX_EPOCH + KEPT + Duration::from_secs(500);
-        assert_eq!(history.purge(now), [target("192.0.2.1")]);
+        assert_eq!(history.purge(now, 10).unwrap(), [target("192.0.2.1")]);
+        assert!(history.purge(now, 10).is_none());
         assert_eq!(history.by_age.len(), 1);
     }
 }

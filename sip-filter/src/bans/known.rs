@@ -97,10 +97,11 @@ impl<V> KnownSources<V> {
         Some(known)
     }
 
-    /// Forgets what has ended, and returns it.
-    pub fn expire(&mut self, now: Duration) -> Vec<Target> {
+    /// Forgets what has ended, at most so much at once, and returns it.
+    pub fn expire(&mut self, now: Duration, most: usize) -> Vec<Target> {
         let mut ended = Vec::new();
-        while let Some((until, target)) = self.ends.first().copied()
+        while ended.len() < most
+            && let Some((until, target)) = self.ends.first().copied()
             && until <= now
         {
             self.ends.pop_first();
@@ -226,7 +227,7 @@ mod tests {
                         prop_assert_eq!(gone, model.remove(&target));
                     }
                     1 => {
-                        let ended = known.expire(time);
+                        let ended = known.expire(time, usize::MAX);
                         for target in &ended {
                             prop_assert!(model.remove(target).unwrap() <= time);
                         }

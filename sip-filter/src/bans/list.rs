@@ -92,7 +92,11 @@ pub struct BanList {
     entries: PrefixMap<Box<Entry>>,
     deadlines: BTreeSet<(Duration, Target)>,
     history: History,
+    counts: Counts,
 }
+
+/// Number of bans by origin, scope and whether they are of IPv4.
+pub type Counts = HashMap<(Origin, Scope, bool), u64>;
 
 /// Whose word counts more: an operator's over a file's over a rule's.
 fn rank(origin: &Origin) -> u8 {
@@ -246,9 +250,14 @@ impl BanList {
 
     /// Removes everything that has ended.
     pub fn expire(&mut self, clock: Clock) -> Vec<Change> {
+        self.expire_some(clock, usize::MAX)
+    }
+
+    /// Removes at most so many of what has ended, those that ended first.
+    pub fn expire_some(&mut self, clock: Clock, most: usize) -> Vec<Change> {
         let mut changes = Vec::new();
         while let Some((deadline, target)) = self.deadlines.first().copied() {
-            if deadline > clock.boot {
+            if deadline > clock.boot || changes.len() >= most {
                 break;
             }
             match self.end(target, clock, EndedBy::Expired) {
@@ -286,11 +295,19 @@ impl BanList {
 
     fn set(&mut self, target: Target, entry: Option<Entry>) -> Option<Entry> {
         let deadline = entry.as_ref().and_then(|entry| entry.deadline);
+        if let Some(entry) = &entry {
+            *self.counts.entry(kind(entry)).or_default() += 1;
+        }
         let old = match entry {
             Some(entry) => self.entries.insert(target, Box::new(entry)),
             None => self.entries.remove(target),
         };
         let old = old.map(|old| *old);
+        if let Some(old) = &old
+            && let Some(count) = self.counts.get_mut(&kind(old))
+        {
+            *count -= 1;
+        }
         if let Some(old) = old.as_ref().and_then(|old| old.deadline) {
             self.deadlines.remove(&(old, target));
         }
@@ -329,6 +346,19 @@ impl BanList {
     /// All bans, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter().map(|(_, entry)| entry.as_ref())
+    }
+
+    /// The bans of one part of the list, in no order; `None` behind the last. Going through all parts meets every ban
+    /// that is there all the time once, whatever changes in between.
+    #[must_use]
+    pub fn part(&self, part: usize) -> Option<impl ExactSizeIterator<Item = &Entry>> {
+        Some(self.entries.part(part)?.map(|(_, entry)| entry.as_ref()))
+    }
+
+    /// Number of bans by what they are; those of which there are none may be there, too.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// Number of bans.
@@ -374,6 +404,11 @@ impl BanList {
     pub fn history_mut(&mut self) -> &mut History {
         &mut self.history
     }
+}
+
+fn kind(entry: &Entry) -> (Origin, Scope, bool) {
+    let is_ipv4 = matches!(entry.ban.target.net(), ipnet::IpNet::V4(_));
+    (entry.ban.origin.clone(), entry.ban.scope, is_ipv4)
 }
 
 fn past_of(ban: &Ban, clock: Clock, ended_by: EndedBy) -> Past {

@@ -16,7 +16,7 @@ pub use clock::Clock;
 pub use endpoint::{Confirmed, Endpoint, Endpoints};
 pub use history::{EndedBy, History, Past};
 pub use known::{Known, KnownSources, Learnt};
-pub use list::{BanList, Change, Entry, NewBan, Outcome};
+pub use list::{BanList, Change, Counts, Entry, NewBan, Outcome};
 pub use model::{Ban, Evidence, Origin, Scope, Target};
 pub use policy::{AllowOrigin, Allowed, Policy, Refusal};
 pub use prefix_map::PrefixMap;

@@ -119,6 +119,10 @@ pub struct Controller {
     /// The traffic of the last minutes.
     pub(super) trend: Trend,
     pub(super) verifier: Verifier,
+    /// Data planes whose hits were fetched in this second.
+    pub(super) harvested: usize,
+    /// Bans that ended in this second.
+    pub(super) ended: usize,
 }
 
 impl std::fmt::Debug for Controller {
@@ -175,6 +179,8 @@ impl Controller {
             talkers: Arc::default(),
             trend: Trend::default(),
             verifier: Verifier::default(),
+            harvested: 0,
+            ended: 0,
         };
         controller.expire(clock);
         controller
@@ -479,17 +485,12 @@ impl Controller {
     /// Number of bans by origin, scope and family (`ipv4`, `ipv6`), for metrics.
     #[must_use]
     pub fn counts(&self) -> HashMap<(Origin, Scope, &'static str), u64> {
-        let mut counts = HashMap::new();
-        for entry in self.list.iter() {
-            let family = match entry.ban.target.net() {
-                ipnet::IpNet::V4(_) => "ipv4",
-                ipnet::IpNet::V6(_) => "ipv6",
-            };
-            *counts
-                .entry((entry.ban.origin.clone(), entry.ban.scope, family))
-                .or_default() += 1;
-        }
+        let counts = self.list.counts().iter();
+        let family = |is_ipv4| if is_ipv4 { "ipv4" } else { "ipv6" };
         counts
+            .filter(|(_, count)| **count > 0)
+            .map(|((origin, scope, is_ipv4), count)| ((origin.clone(), *scope, family(*is_ipv4)), *count))
+            .collect()
     }
 }
 

@@ -1,4 +1,4 @@
-//! What happens by itself: decisions of rules, bans that end, hits.
+//! What happens by itself: decisions of rules, and what is reported of floods.
 
 use std::{
     sync::{MutexGuard, PoisonError},
@@ -11,11 +11,10 @@ use super::{
     controller::Controller,
     error::{ControlError, chain},
     journal::{JournalEvent, JournalKind},
-    operations::LOGGED_ONE_BY_ONE,
     talkers::Talkers,
 };
 use crate::{
-    bans::{Batch, Change, Clock, NewBan, Origin, Outcome, Refusal, Target},
+    bans::{Change, Clock, NewBan, Origin, Outcome, Refusal, Target},
     config::Config,
     dataplane::ImageError,
     detect::{Decision, Rule},
@@ -228,58 +227,6 @@ impl Controller {
         });
     }
 
-    /// Collects bans, registrations and proofs that have ended. The kernel has stopped to heed them by itself.
-    pub fn expire(&mut self, clock: Clock) {
-        self.expire_known(clock);
-        let changes = self.list.expire(clock);
-        if changes.is_empty() {
-            return;
-        }
-        for change in &changes {
-            self.count_ended(change);
-            for plane in &mut self.planes {
-                if let Err(error) = plane.image().remove(change.target) {
-                    // It is not enforced any more and only takes up room.
-                    self.dirty = true;
-                    tracing::warn!(error = chain(&error), target = %change.target, "an ended ban could not be removed");
-                }
-            }
-            let event = JournalEvent {
-                target: Some(change.target),
-                origin: change.past.as_ref().map(|past| past.origin.clone()),
-                rule: change.past.as_ref().and_then(|past| past.rule),
-                ..JournalEvent::new(
-                    clock.wall,
-                    JournalKind::BanExpired,
-                    format!("the ban of {} has ended", change.target),
-                )
-            };
-            if changes.len() > LOGGED_ONE_BY_ONE {
-                self.journal.record_silently(event);
-            } else {
-                self.journal.record(event);
-            }
-        }
-        if changes.len() > LOGGED_ONE_BY_ONE {
-            tracing::info!(count = changes.len(), "bans have ended");
-        }
-        self.save(&changes, clock).detach();
-    }
-
-    /// Fetches how many packets each ban stopped since the last time.
-    pub fn harvest_hits(&mut self, clock: Clock) {
-        let (list, touched) = (&mut self.list, &mut self.touched);
-        let mut talkers = self.talkers.lock().unwrap_or_else(PoisonError::into_inner);
-        for plane in &mut self.planes {
-            plane.image().take_hits(&mut |target, packets| {
-                if packets > 0 && list.add_hits(target, packets, clock) {
-                    touched.insert(target);
-                    talkers.stopped(target, packets, clock.boot);
-                }
-            });
-        }
-    }
-
     /// Remembers how much traffic there was. To be called each second.
     pub fn sample_traffic(&mut self, clock: Clock) {
         // One that cannot be read is reported by whoever looks for losses.
@@ -294,25 +241,6 @@ impl Controller {
     /// Who sends how much.
     pub(super) fn talkers(&self) -> MutexGuard<'_, Talkers> {
         self.talkers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Saves hits, forgets old history, and repairs what could not be written before. To be called each minute, and
-    /// at the end.
-    pub fn tidy(&mut self, clock: Clock) {
-        let mut batch = Batch::default();
-        for target in self.touched.drain() {
-            if let Some(entry) = self.list.get(target) {
-                batch.put_ban(entry, clock, &self.boot_id);
-            }
-        }
-        for target in self.list.history_mut().purge(clock.wall) {
-            batch.put_history(target, std::iter::empty());
-        }
-        self.writer.submit(batch).detach();
-        self.save_known(clock);
-        self.reported
-            .retain(|_, then| clock.boot.saturating_sub(*then) < REPORT_EVERY);
-        self.repair(clock);
     }
 
     /// Puts a new configuration in force, except for what needs a restart.

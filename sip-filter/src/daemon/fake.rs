@@ -15,7 +15,7 @@ use super::{PacketEvent, Plane};
 use crate::{
     bans::{Endpoint, Target},
     config::Config,
-    dataplane::{Counters, DataplaneError, Egress, Image, ImageError, KernelBan, TableFill, XdpMode},
+    dataplane::{Counters, Cursor, DataplaneError, Egress, Image, ImageError, KernelBan, TableFill, XdpMode},
 };
 
 /// What a fake holds; the test keeps a handle of it.
@@ -49,6 +49,8 @@ pub(super) struct State {
     pub(super) at_attach: (usize, usize),
     /// Whether copies of dropped frames are asked for.
     pub(super) captures: bool,
+    /// Entries read, written, visited and reported so far.
+    pub(super) handled: usize,
 }
 
 #[derive(Clone, Default)]
@@ -172,6 +174,7 @@ impl Plane for FakePlane {
 impl Image for FakePlane {
     fn put(&mut self, target: Target, ban: KernelBan) -> Result<(), ImageError> {
         let mut state = self.0.state();
+        state.handled += 1;
         let entries = state.bans.len();
         if !state.bans.contains_key(&target) && state.room.is_some_and(|room| entries >= room) {
             return Err(full("ban", entries));
@@ -181,7 +184,9 @@ impl Image for FakePlane {
     }
 
     fn remove(&mut self, target: Target) -> Result<(), ImageError> {
-        self.0.state().bans.remove(&target);
+        let mut state = self.0.state();
+        state.handled += 1;
+        state.bans.remove(&target);
         Ok(())
     }
 
@@ -219,13 +224,23 @@ impl Image for FakePlane {
     }
 
     fn get(&self, target: Target) -> Option<KernelBan> {
-        self.0.state().bans.get(&target).copied()
+        let mut state = self.0.state();
+        state.handled += 1;
+        state.bans.get(&target).copied()
     }
 
-    fn for_each_exact(&self, visit: &mut dyn FnMut(Target, KernelBan)) {
-        for (target, ban) in &self.0.state().bans {
-            visit(*target, *ban);
-        }
+    fn visit_exact(&self, from: Cursor, visit: &mut dyn FnMut(Target, KernelBan)) -> Option<Cursor> {
+        let mut state = self.0.state();
+        let mut bans: Vec<_> = state.bans.iter().map(|(target, ban)| (*target, *ban)).collect();
+        bans.sort_unstable_by_key(|(target, _)| *target);
+        let part = bans
+            .into_iter()
+            .skip(from.bucket as usize)
+            .take(Cursor::PART as usize);
+        let visited = part.map(|(target, ban)| visit(target, ban)).count();
+        state.handled += visited;
+        let next = from.behind(u32::try_from(visited).unwrap());
+        (next.table == 0).then_some(next)
     }
 
     fn recount(&mut self) {}
@@ -240,10 +255,14 @@ impl Image for FakePlane {
         }]
     }
 
-    fn take_hits(&mut self, report: &mut dyn FnMut(Target, u64)) {
-        let hits = std::mem::take(&mut self.0.state().hits);
-        for (target, packets) in hits {
+    fn take_some_hits(&mut self, report: &mut dyn FnMut(Target, u64)) -> bool {
+        let mut state = self.0.state();
+        let left = state.hits.len().saturating_sub(512);
+        let some = state.hits.split_off(left);
+        state.handled += some.len();
+        for (target, packets) in some {
             report(target, packets);
         }
+        left > 0
     }
 }

@@ -4,10 +4,11 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::broadcast;
@@ -18,6 +19,7 @@ use super::{
     decisions::Reloaded,
     drops::Drops,
     journal::{Journal, JournalEvent, JournalKind},
+    operations::Found,
     talkers::Talkers,
     watch::Instruction,
 };
@@ -45,7 +47,12 @@ pub struct ControlHandle {
     pub(super) drops: Drops,
     started: Instant,
     reload_failed: Arc<AtomicBool>,
+    /// Threads that wait for the lock and are not to wait for regular work.
+    waiting: Arc<AtomicUsize>,
 }
+
+/// How long regular work stands back for others at most, so that it is done at last.
+const STAND_BACK: Duration = Duration::from_millis(20);
 
 impl ControlHandle {
     /// Shares a controller; `engine` takes instructions for the detection engine.
@@ -62,6 +69,7 @@ impl ControlHandle {
             drops: Drops::default(),
             started: Instant::now(),
             reload_failed: Arc::default(),
+            waiting: Arc::default(),
         }
     }
 
@@ -84,6 +92,19 @@ impl ControlHandle {
 
     /// Runs `work` under the lock. Keep it short: decisions wait for it.
     pub fn with<T>(&self, work: impl FnOnce(&mut Controller, Clock) -> T) -> T {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let mut controller = self.lock();
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        work(&mut controller, Clock::now())
+    }
+
+    /// Runs a piece of regular work under the lock, once nobody else waits for it: who lets go of a lock and takes it
+    /// again at once is always faster than those it wakes.
+    pub(super) fn in_turn<T>(&self, work: impl FnOnce(&mut Controller, Clock) -> T) -> T {
+        let begun = Instant::now();
+        while self.waiting.load(Ordering::Relaxed) > 0 && begun.elapsed() < STAND_BACK {
+            thread::sleep(Duration::from_micros(20));
+        }
         work(&mut self.lock(), Clock::now())
     }
 
@@ -174,7 +195,14 @@ impl ControlHandle {
     /// See [`Controller::list`]; without a filter this is what an export holds.
     #[must_use]
     pub fn list(&self, filter: &Filter) -> Vec<Ban> {
-        self.with(|controller, clock| controller.list(filter, clock))
+        let mut found = Found::default();
+        // Copies of a million bans take a second: others get at the list in between.
+        for part in 0.. {
+            if !self.with(|controller, clock| controller.list_part(part, filter, &mut found, clock)) {
+                break;
+            }
+        }
+        found.in_order(filter)
     }
 
     /// See [`Controller::check`].
@@ -309,7 +337,41 @@ impl ControlHandle {
 
     /// Since the start.
     #[must_use]
-    pub fn uptime(&self) -> std::time::Duration {
+    pub fn uptime(&self) -> Duration {
         self.started.elapsed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::bench::Bench;
+
+    #[test]
+    fn regular_work_stands_back_for_who_waits_and_is_done_at_last() {
+        let (handle, _dir) = Bench::new(Config::default()).into_handle();
+        handle.waiting.fetch_add(1, Ordering::Relaxed);
+        let begun = Instant::now();
+        assert_eq!(handle.in_turn(|_, _| 7), 7);
+        assert!(begun.elapsed() >= STAND_BACK, "somebody waited");
+    }
+
+    #[test]
+    fn who_waits_is_known_until_it_has_the_lock() {
+        let (handle, _dir) = Bench::new(Config::default()).into_handle();
+        let waiting = || handle.waiting.load(Ordering::Relaxed);
+        thread::scope(|scope| {
+            let other = handle.with(|_, _| {
+                assert_eq!(waiting(), 0, "it has it");
+                let other = scope.spawn(|| handle.with(|_, _| waiting()));
+                let begun = Instant::now();
+                while waiting() == 0 {
+                    assert!(begun.elapsed() < Duration::from_secs(10), "nobody waits");
+                    thread::yield_now();
+                }
+                other
+            });
+            assert_eq!(other.join().unwrap(), 0);
+        });
     }
 }

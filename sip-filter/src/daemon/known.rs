@@ -16,6 +16,7 @@ use super::{
     decisions::REPORT_EVERY,
     error::chain,
     journal::{JournalEvent, JournalKind},
+    regular::{WRITES, take_some},
 };
 use crate::{
     bans::{Batch, Clock, Endpoint, Endpoints, KnownSources, LoadedTrust, Origin, Target},
@@ -334,14 +335,17 @@ impl Controller {
         ));
     }
 
-    /// Forgets registrations and proofs that have ended. The kernel program does so by itself.
-    pub(super) fn expire_known(&mut self, clock: Clock) {
-        let ended = self.known.trust.expire(clock.boot);
-        self.take_trust(&ended);
-        let ended = self.known.endpoints.expire(clock.boot);
-        self.take_endpoints(&ended);
-        let ended = self.known.proof.expire(clock.boot);
-        self.known.unsaved_proof.extend(ended);
+    /// Forgets registrations and proofs that have ended, a few at once; whether there may be more. The kernel program
+    /// does so by itself.
+    pub(super) fn expire_known(&mut self, clock: Clock) -> bool {
+        let trust = self.known.trust.expire(clock.boot, WRITES);
+        self.take_trust(&trust);
+        let endpoints = self.known.endpoints.expire(clock.boot, WRITES);
+        self.take_endpoints(&endpoints);
+        let proof = self.known.proof.expire(clock.boot, WRITES);
+        let most = trust.len().max(endpoints.len()).max(proof.len());
+        self.known.unsaved_proof.extend(proof);
+        most == WRITES
     }
 
     /// Puts another `[trust]` in force.
@@ -370,11 +374,16 @@ impl Controller {
         std::mem::take(&mut self.distrusted)
     }
 
-    /// Queues for the store what has changed of trust and proof. To be called each second, and at the end.
+    /// Queues what changed for the store. To be called each second.
     pub fn save_known(&mut self, clock: Clock) {
+        while self.save_some_known(clock) {}
+    }
+
+    /// Queues a few of what changed for the store; whether there is more.
+    pub(super) fn save_some_known(&mut self, clock: Clock) -> bool {
         let mut batch = Batch::default();
         let known = &mut self.known;
-        for target in known.unsaved_trust.drain() {
+        for target in take_some(&mut known.unsaved_trust) {
             match known.trust.get(target) {
                 Some(trust) => batch.put_trust(
                     target,
@@ -386,13 +395,15 @@ impl Controller {
                 None => batch.remove_trust(target),
             }
         }
-        for target in known.unsaved_proof.drain() {
+        for target in take_some(&mut known.unsaved_proof) {
             match known.proof.get(target) {
                 Some(proof) => batch.put_proof(target, proof.value, proof.until, clock, &self.boot_id),
                 None => batch.remove_proof(target),
             }
         }
+        let more = !known.unsaved_trust.is_empty() || !known.unsaved_proof.is_empty();
         self.writer.submit(batch).detach();
+        more
     }
 
     /// What is known of the source an address belongs to.

@@ -15,6 +15,7 @@ mod notify;
 mod operations;
 mod own;
 mod plane;
+mod regular;
 mod requests;
 mod run;
 mod talkers;

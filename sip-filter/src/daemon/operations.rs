@@ -11,12 +11,32 @@ use super::{
     },
 };
 use crate::{
-    bans::{Ban, Change, Clock, NewBan, Origin, Outcome, Refusal, Target},
+    bans::{Ban, Change, Clock, Entry, NewBan, Origin, Outcome, Refusal, Target},
     units,
 };
 
 /// An operation on more targets than this has one line of log.
 pub(super) const LOGGED_ONE_BY_ONE: usize = 50;
+
+/// Bans found so far.
+#[derive(Debug, Default)]
+pub(super) struct Found(Vec<Ban>);
+
+impl Found {
+    /// Keeps the first `most`, once there are many more.
+    fn keep(&mut self, most: usize) {
+        if self.0.len() > most.saturating_mul(2).saturating_add(1_000) {
+            self.0.sort_unstable_by_key(|ban| ban.target);
+            self.0.truncate(most);
+        }
+    }
+
+    pub(super) fn in_order(mut self, filter: &Filter) -> Vec<Ban> {
+        self.0.sort_unstable_by_key(|ban| ban.target);
+        self.0.truncate(filter.limit.unwrap_or(usize::MAX));
+        self.0
+    }
+}
 
 impl Controller {
     /// Bans by hand; refused if any target is. In force on return, to be acknowledged when saved.
@@ -196,25 +216,35 @@ impl Controller {
     /// The bans that match, by target.
     #[must_use]
     pub fn list(&self, filter: &Filter, clock: Clock) -> Vec<Ban> {
-        let mut found: Vec<_> = self
-            .list
-            .iter()
-            .filter(|entry| {
-                filter
-                    .origin
-                    .as_ref()
-                    .is_none_or(|origin| entry.ban.origin == *origin)
-            })
-            .filter(|entry| {
-                filter
-                    .within
-                    .is_none_or(|net| net.net().contains(&entry.ban.target.net()))
-            })
-            .filter(|entry| entry.deadline.is_none_or(|end| end > clock.boot))
-            .collect();
-        found.sort_unstable_by_key(|entry| entry.ban.target);
-        found.truncate(filter.limit.unwrap_or(usize::MAX));
-        found.into_iter().map(|entry| entry.at(clock)).collect()
+        let mut found = Found::default();
+        for part in 0.. {
+            if !self.list_part(part, filter, &mut found, clock) {
+                break;
+            }
+        }
+        found.in_order(filter)
+    }
+
+    /// Adds the bans of one part of the list that match; `false` behind the last part.
+    pub(super) fn list_part(&self, part: usize, filter: &Filter, found: &mut Found, clock: Clock) -> bool {
+        let Some(entries) = self.list.part(part) else {
+            return false;
+        };
+        let of_origin = |entry: &&Entry| {
+            let origin = filter.origin.as_ref();
+            origin.is_none_or(|origin| entry.ban.origin == *origin)
+        };
+        let within = |entry: &&Entry| {
+            let net = filter.within;
+            net.is_none_or(|net| net.net().contains(&entry.ban.target.net()))
+        };
+        let matching = entries
+            .filter(of_origin)
+            .filter(within)
+            .filter(|entry| !entry.over(clock));
+        found.0.extend(matching.map(|entry| entry.at(clock)));
+        found.keep(filter.limit.unwrap_or(usize::MAX));
+        true
     }
 
     /// Everything known about an address.

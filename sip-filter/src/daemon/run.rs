@@ -18,6 +18,7 @@ use super::{
     interfaces::{Keeper, attend},
     journal::{JournalEvent, JournalKind},
     own_addresses,
+    regular::{self, EACH_MINUTE, EACH_SECOND},
     watch::watch,
 };
 use crate::{
@@ -270,23 +271,16 @@ async fn regular_work(handle: ControlHandle, shutdown: CancellationToken) {
         let mut known = losses;
         let work = tokio::task::spawn_blocking(move || {
             let own = second.is_multiple_of(OWN_EVERY).then(own_addresses);
-            handle.with(|controller, clock| {
-                controller.expire(clock);
-                controller.harvest_hits(clock);
-                controller.sample_traffic(clock);
-                controller.save_known(clock);
-                controller.verify(clock);
-                controller.judge(clock);
-                match own {
-                    Some(Ok(own)) => controller.set_own(own),
-                    Some(Err(error)) => tracing::warn!(%error, "cannot list the addresses of this host"),
-                    None => {}
-                }
-                if known.is_none() || second.is_multiple_of(TIDY_EVERY) {
-                    known = Losses::look(known, controller, clock);
-                    controller.tidy(clock);
-                }
-            });
+            regular::work(&handle, &EACH_SECOND);
+            match own {
+                Some(Ok(own)) => handle.with(|controller, _| controller.set_own(own)),
+                Some(Err(error)) => tracing::warn!(%error, "cannot list the addresses of this host"),
+                None => {}
+            }
+            if known.is_none() || second.is_multiple_of(TIDY_EVERY) {
+                known = handle.with(|controller, clock| Losses::look(known, controller, clock));
+                regular::work(&handle, &EACH_MINUTE);
+            }
             known
         });
         match work.await {

@@ -7,17 +7,18 @@ use super::{
     controller::{Controller, kernel, same},
     error::chain,
     plane::Plane,
+    regular::READS,
 };
 use crate::{
     bans::{Change, Clock, Entry, Target},
     conditions::Kind,
-    dataplane::{KernelBan, TableFill},
+    dataplane::{Cursor, KernelBan, TableFill},
 };
 
 /// Bans that are looked at one by one; of more at once, the round comes to them.
 const AT_ONCE: usize = 10_000;
 
-/// Bans compared in a second of the round: a million take less than a minute, and the lock is held a few milliseconds.
+/// Bans compared in a second of the round: a million take less than a minute.
 const SLICE: usize = 20_000;
 
 /// Time between the beginnings of two rounds at least.
@@ -34,14 +35,34 @@ const ON_ITS_WAY: Duration = Duration::from_secs(2);
 pub(super) struct Verifier {
     /// Banned since the last look.
     new: Vec<Target>,
-    /// Bans of the round that were looked at.
+    /// Parts of the list that were looked at in this round.
     at: usize,
+    /// Bans that may still be compared in this second.
+    left: usize,
+    /// The look for what is in the tables and not on the list, which ends a round.
+    strays: Option<Strays>,
     /// Boot time at which the round began.
     began: Option<Duration>,
     /// Something differed in this round.
     differed: bool,
     /// Counts for metrics.
     counts: VerifyCounts,
+}
+
+/// A look through the tables, part by part.
+#[derive(Debug, Default)]
+struct Strays {
+    /// Data planes that are done.
+    plane: usize,
+    from: Cursor,
+    /// Entries counted so far.
+    there: usize,
+    /// Whether each entry is looked up: that takes long, so it is done if there is reason to.
+    look_up: bool,
+    /// A ban differed from its entry in this round.
+    differed: bool,
+    /// What was removed: how many, and the first.
+    removed: Option<(usize, Target)>,
 }
 
 /// Counts since the start.
@@ -73,7 +94,31 @@ impl Controller {
 
     /// To be called each second.
     pub fn verify(&mut self, clock: Clock) {
-        let new: Vec<Target> = std::mem::take(&mut self.verifier.new);
+        self.begin_verify();
+        while self.verify_some(clock) {}
+    }
+
+    /// Another second has begun.
+    pub(super) fn begin_verify(&mut self) {
+        self.verifier.left = SLICE;
+    }
+
+    /// Compares a few entries; whether there are more to compare in this second.
+    pub(super) fn verify_some(&mut self, clock: Clock) -> bool {
+        if !self.verifier.new.is_empty() {
+            self.verify_new(clock);
+            return true;
+        }
+        if let Some(strays) = self.verifier.strays.take() {
+            self.verifier.strays = self.remove_strays(strays, clock);
+            return self.verifier.strays.is_some();
+        }
+        self.go_round(clock)
+    }
+
+    fn verify_new(&mut self, clock: Clock) {
+        let rest = self.verifier.new.len().saturating_sub(READS);
+        let new = self.verifier.new.split_off(rest);
         let entries = new.iter().filter_map(|target| self.list.get(*target));
         let wanted: Vec<_> = entries
             .filter(|entry| !entry.over(clock))
@@ -89,22 +134,28 @@ impl Controller {
                 clock,
             );
         }
-        self.go_round(clock);
     }
 
-    /// The next part of the round.
-    fn go_round(&mut self, clock: Clock) {
+    /// The next part of the round; whether there is more to do in this second.
+    fn go_round(&mut self, clock: Clock) -> bool {
         let fresh = self.verifier.at == 0;
         let recently = |began: Duration| clock.boot.saturating_sub(began) < ROUND;
-        if fresh && self.verifier.began.is_some_and(recently) {
-            return;
+        if self.verifier.left == 0 || fresh && self.verifier.began.is_some_and(recently) {
+            return false;
         }
         if fresh {
             self.verifier.began = Some(clock.boot);
         }
-        let part = self.list.iter().skip(self.verifier.at).take(SLICE);
-        let part: Vec<_> = part.filter(|entry| !entry.over(clock)).map(of_kernel).collect();
-        self.verifier.at += SLICE;
+        let mut part = Vec::new();
+        let mut is_last = false;
+        while part.len() < READS && !is_last {
+            match self.list.part(self.verifier.at) {
+                Some(entries) => part.extend(entries.filter(|entry| !entry.over(clock)).map(of_kernel)),
+                None => is_last = true,
+            }
+            self.verifier.at += 1;
+        }
+        self.verifier.left = self.verifier.left.saturating_sub(part.len());
         for (interface, lost) in self.compare(&part) {
             let text = format!(
                 "{} bans, such as that of {}, were not in the kernel tables of {interface}; they are again",
@@ -113,10 +164,14 @@ impl Controller {
             );
             self.note_drift(&interface, lost.len(), text, clock);
         }
-        if self.verifier.at >= self.list.len() {
+        if is_last {
             self.verifier.at = 0;
-            self.remove_strays(clock);
+            self.verifier.strays = Some(Strays {
+                differed: std::mem::take(&mut self.verifier.differed),
+                ..Strays::default()
+            });
         }
+        true
     }
 
     /// Finds entries that tables lack or have otherwise, by interface, and writes them anew.
@@ -145,39 +200,53 @@ impl Controller {
         differing
     }
 
-    /// Removes what is in the tables and not on the list: it would stop somebody whom nobody banned.
-    fn remove_strays(&mut self, clock: Clock) {
-        let mut found = Vec::new();
-        let differed = std::mem::take(&mut self.verifier.differed);
-        for plane in &mut self.planes {
-            let mut strays = Vec::new();
-            let list = &self.list;
-            // Looking up every entry takes long, so it is done if there is reason to.
-            let (mut there, image) = (0, plane.image());
-            image.for_each_exact(&mut |_, _| there += 1);
-            let exact = |table: &&TableFill| table.name.starts_with("ban");
-            let counted: usize = image.fill().iter().filter(exact).map(|table| table.entries).sum();
-            if there == counted && !differed {
-                continue;
+    /// Removes what is in a part of the tables and not on the list: it would stop somebody whom nobody banned. Returns
+    /// where to go on.
+    fn remove_strays(&mut self, mut look: Strays, clock: Clock) -> Option<Strays> {
+        let plane = self.planes.get_mut(look.plane)?;
+        let (list, mut strays) = (&self.list, Vec::new());
+        let next = plane.image().visit_exact(look.from, &mut |target, ban| {
+            look.there += 1;
+            let in_force = ban.expires.is_none_or(|end| end > clock.boot);
+            if look.look_up && in_force && list.get(target).is_none() {
+                strays.push(target);
             }
-            image.for_each_exact(&mut |target, ban| {
-                let in_force = ban.expires.is_none_or(|end| end > clock.boot);
-                if in_force && list.get(target).is_none() {
-                    strays.push(target);
-                }
-            });
-            let Some(first) = strays.first().copied() else {
-                continue;
-            };
-            found.push((plane.name().to_owned(), strays.len(), first));
+        });
+        if let Some(first) = strays.first().copied() {
             remove(plane.as_mut(), &strays);
+            let (before, of_all) = look.removed.unwrap_or((0, first));
+            look.removed = Some((before + strays.len(), of_all));
         }
-        for (interface, count, first) in found {
+        if let Some(from) = next {
+            return Some(Strays { from, ..look });
+        }
+        if !look.look_up {
+            let exact = |table: &&TableFill| table.name.starts_with("ban");
+            let tables = plane.image().fill();
+            let counted: usize = tables.iter().filter(exact).map(|table| table.entries).sum();
+            if look.there != counted || look.differed {
+                // Should bans have come or gone while they were counted, this is in vain and does no harm.
+                return Some(Strays {
+                    from: Cursor::default(),
+                    there: 0,
+                    look_up: true,
+                    ..look
+                });
+            }
+        }
+        let interface = plane.name().to_owned();
+        if let Some((count, first)) = look.removed {
+            plane.image().recount();
             let text = format!(
                 "the kernel tables of {interface} had {count} bans, such as of {first}, that nobody made; they were removed"
             );
             self.note_drift(&interface, count, text, clock);
         }
+        Some(Strays {
+            plane: look.plane + 1,
+            differed: look.differed,
+            ..Strays::default()
+        })
     }
 
     /// Packets that were let through: source, and boot time. They should not be of banned sources.
@@ -236,7 +305,6 @@ fn remove(plane: &mut dyn Plane, strays: &[Target]) {
             tracing::error!(error = chain(&error), %target, "an entry that no ban knows could not be removed");
         }
     }
-    plane.image().recount();
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use sip_filter_common::{
 };
 
 use super::{
-    Image, ImageError, KernelBan, TableFill,
+    Cursor, Image, ImageError, KernelBan, TableFill,
     memory::Words,
     networks::{NetworkMemory, Networks, Trie},
 };
@@ -56,7 +56,28 @@ pub(crate) struct TableImage<T> {
     stopped: Option<Stopped>,
     /// Of what it says, how much was reported as hits.
     reported: [u64; 2],
+    harvest: Harvest,
 }
+
+/// Hits on their way from the tables, see [`Image::take_some_hits`].
+#[derive(Default)]
+struct Harvest {
+    /// The next part to look at, while a look is under way.
+    at: Option<Cursor>,
+    /// Packets stopped by addresses and networks when the look began that are yet to be reported; where nothing else
+    /// counts, there is nothing to go by.
+    exact: Option<[u64; 2]>,
+    /// What the tables have counted, addresses and networks.
+    counted: [Vec<(Target, u64)>; 2],
+    /// What is to be reported.
+    ready: Vec<(Target, u64)>,
+}
+
+/// Tables of addresses; those of networks come behind them.
+const EXACT_TABLES: usize = 3;
+
+/// Hits reported at once.
+const REPORTED: usize = 512;
 
 /// Where a target lives.
 enum Place {
@@ -90,6 +111,7 @@ impl<T: Trie> TableImage<T> {
             flags_changed,
             stopped: None,
             reported: [0; 2],
+            harvest: Harvest::default(),
         }
     }
 
@@ -136,22 +158,79 @@ impl<T: Trie> TableImage<T> {
         Ok(())
     }
 
-    /// Takes the hit counters of exact bans.
-    fn counted_by_address(&mut self) -> Vec<(Target, u64)> {
-        let mut counted = Vec::new();
-        self.ban4.take_hits(|key, hits| {
-            counted.push((Target::address(std::net::Ipv4Addr::from(key).into()), hits));
+    /// Begins a look at hits; whether there can be any.
+    fn begin_harvest(&mut self) -> bool {
+        let reported = self.reported;
+        self.harvest.exact = self.stopped.as_mut().map(|stopped| {
+            let [by_address, by_network] = stopped();
+            [
+                by_address.saturating_sub(reported[0]),
+                by_network.saturating_sub(reported[1]),
+            ]
         });
-        let prefix = self.source_prefix6;
-        self.ban6.take_hits(|key, hits| {
-            let address = std::net::Ipv6Addr::from(u128::from(key) << 64);
-            counted.push((Target::of_source(address.into(), prefix), hits));
-        });
-        self.ban6_host.take_hits(|[high, low], hits| {
-            let address = std::net::Ipv6Addr::from(u128::from(high) << 64 | u128::from(low));
-            counted.push((Target::address(address.into()), hits));
-        });
-        counted
+        if self.harvest.exact == Some([0, 0]) {
+            return false;
+        }
+        self.harvest.at = Some(Cursor::default());
+        true
+    }
+
+    /// Takes the hit counters of a part of the tables; returns the next part.
+    fn count_hits(&mut self, part: Cursor) -> Option<Cursor> {
+        let [by_address, by_network] = &mut self.harvest.counted;
+        let of_networks = part.table >= EXACT_TABLES;
+        if self
+            .harvest
+            .exact
+            .is_some_and(|exact| exact[usize::from(of_networks)] == 0)
+        {
+            let next = Cursor {
+                table: EXACT_TABLES,
+                bucket: 0,
+            };
+            return (!of_networks).then_some(next);
+        }
+        let (first, prefix) = (part.bucket, self.source_prefix6);
+        let buckets = match part.table {
+            0 => self.ban4.take_hits_in(first, Cursor::PART, |key, hits| {
+                by_address.push((of_v4(key), hits));
+            }),
+            1 => self.ban6.take_hits_in(first, Cursor::PART, |key, hits| {
+                by_address.push((of_v6(key, prefix), hits));
+            }),
+            2 => self.ban6_host.take_hits_in(first, Cursor::PART, |key, hits| {
+                by_address.push((of_host6(key), hits));
+            }),
+            table => {
+                let part = Cursor {
+                    table: table - EXACT_TABLES,
+                    ..part
+                };
+                let next = self.networks.take_some_hits(part, &mut |net, hits| {
+                    by_network.push((Target::network(net), hits));
+                })?;
+                return Some(Cursor {
+                    table: next.table + EXACT_TABLES,
+                    ..next
+                });
+            }
+        };
+        Some(part.behind(buckets))
+    }
+
+    /// Brings what was counted to what was stopped.
+    fn end_harvest(&mut self) {
+        let counted = std::mem::take(&mut self.harvest.counted);
+        for (index, counted) in counted.into_iter().enumerate() {
+            let hits = match self.harvest.exact {
+                Some(exact) => scaled(counted, exact[index]),
+                None => counted,
+            };
+            if self.stopped.is_some() {
+                self.reported[index] += hits.iter().map(|(_, hits)| hits).sum::<u64>();
+            }
+            self.harvest.ready.extend(hits);
+        }
     }
 
     fn full(&self, table: &'static str, entries: usize, setting: &'static str) -> ImageError {
@@ -246,22 +325,22 @@ impl<T: Trie> Image for TableImage<T> {
         fate.exists().then(|| kernel_ban(fate))
     }
 
-    fn for_each_exact(&self, visit: &mut dyn FnMut(Target, KernelBan)) {
-        self.ban4.for_each(|key, fate| {
-            let address = std::net::Ipv4Addr::from(key);
-            visit(Target::address(address.into()), kernel_ban(fate));
-        });
-        self.ban6.for_each(|key, fate| {
-            let address = std::net::Ipv6Addr::from(u128::from(key) << 64);
-            visit(
-                Target::of_source(address.into(), self.source_prefix6),
-                kernel_ban(fate),
-            );
-        });
-        self.ban6_host.for_each(|[high, low], fate| {
-            let address = std::net::Ipv6Addr::from(u128::from(high) << 64 | u128::from(low));
-            visit(Target::address(address.into()), kernel_ban(fate));
-        });
+    fn visit_exact(&self, from: Cursor, visit: &mut dyn FnMut(Target, KernelBan)) -> Option<Cursor> {
+        let (first, prefix) = (from.bucket, self.source_prefix6);
+        let buckets = match from.table {
+            0 => self.ban4.for_each_in(first, Cursor::PART, |key, fate| {
+                visit(of_v4(key), kernel_ban(fate));
+            }),
+            1 => self.ban6.for_each_in(first, Cursor::PART, |key, fate| {
+                visit(of_v6(key, prefix), kernel_ban(fate));
+            }),
+            2 => self.ban6_host.for_each_in(first, Cursor::PART, |key, fate| {
+                visit(of_host6(key), kernel_ban(fate));
+            }),
+            _ => return None,
+        };
+        let next = from.behind(buckets);
+        (next.table < EXACT_TABLES).then_some(next)
     }
 
     fn recount(&mut self) {
@@ -352,33 +431,37 @@ impl<T: Trie> Image for TableImage<T> {
         ]
     }
 
-    fn take_hits(&mut self, report: &mut dyn FnMut(Target, u64)) {
-        let Some(stopped) = &mut self.stopped else {
-            let counted = self.counted_by_address();
-            counted
-                .into_iter()
-                .for_each(|(target, hits)| report(target, hits));
-            return self
-                .networks
-                .take_hits(&mut |net, hits| report(Target::network(net), hits));
-        };
-        let [by_address, by_network] = stopped();
-        let exact = by_address.saturating_sub(self.reported[0]);
-        if exact > 0 {
-            let hits = scaled(self.counted_by_address(), exact);
-            self.reported[0] += hits.iter().map(|(_, hits)| hits).sum::<u64>();
-            hits.into_iter().for_each(|(target, hits)| report(target, hits));
+    fn take_some_hits(&mut self, report: &mut dyn FnMut(Target, u64)) -> bool {
+        if !self.harvest.ready.is_empty() {
+            let left = self.harvest.ready.len().saturating_sub(REPORTED);
+            let some = self.harvest.ready.split_off(left);
+            some.into_iter().for_each(|(target, hits)| report(target, hits));
+            return left > 0;
         }
-        let exact = by_network.saturating_sub(self.reported[1]);
-        if exact > 0 {
-            let mut counted = Vec::new();
-            self.networks
-                .take_hits(&mut |net, hits| counted.push((Target::network(net), hits)));
-            let hits = scaled(counted, exact);
-            self.reported[1] += hits.iter().map(|(_, hits)| hits).sum::<u64>();
-            hits.into_iter().for_each(|(target, hits)| report(target, hits));
+        if self.harvest.at.is_none() && !self.begin_harvest() {
+            return false;
         }
+        self.harvest.at = self.harvest.at.and_then(|part| self.count_hits(part));
+        if self.harvest.at.is_some() {
+            return true;
+        }
+        self.end_harvest();
+        !self.harvest.ready.is_empty()
     }
+}
+
+fn of_v4(key: u32) -> Target {
+    Target::address(std::net::Ipv4Addr::from(key).into())
+}
+
+fn of_v6(key: u64, prefix: u8) -> Target {
+    let address = std::net::Ipv6Addr::from(u128::from(key) << 64);
+    Target::of_source(address.into(), prefix)
+}
+
+fn of_host6([high, low]: [u64; 2]) -> Target {
+    let address = std::net::Ipv6Addr::from(u128::from(high) << 64 | u128::from(low));
+    Target::address(address.into())
 }
 
 /// Hits up to this are exact, see [`sip_filter_common::table`].

@@ -104,8 +104,14 @@ pub trait Image: Send {
     /// Reads a ban back, for verification.
     fn get(&self, target: Target) -> Option<KernelBan>;
 
+    /// Reports and resets the packets each ban stopped since the last time: the next part of them, of bounded length.
+    /// `false` when that was all.
+    fn take_some_hits(&mut self, report: &mut dyn FnMut(Target, u64)) -> bool;
+
     /// Reports and resets the packets each ban stopped since the last call.
-    fn take_hits(&mut self, report: &mut dyn FnMut(Target, u64));
+    fn take_hits(&mut self, report: &mut dyn FnMut(Target, u64)) {
+        while self.take_some_hits(report) {}
+    }
 
     /// Trusts an IPv4 address, or an IPv6 prefix of the counted length, until a boot time; `None` ends its trust.
     ///
@@ -119,14 +125,46 @@ pub trait Image: Send {
     /// # Errors
     /// [`ImageError`] if there is no room.
     fn set_endpoint(&mut self, endpoint: Endpoint, until: Option<Duration>) -> Result<(), ImageError>;
-    /// Calls `visit` with every ban of an address, or of an IPv6 prefix by which sources are counted, that the tables hold.
-    fn for_each_exact(&self, visit: &mut dyn FnMut(Target, KernelBan));
+
+    /// Calls `visit` with bans of addresses, and of IPv6 prefixes by which sources are counted, that the tables hold: with
+    /// those of the next part, of bounded length. Returns where to go on, `None` when that was all. What is moved
+    /// meanwhile may be missed or met twice.
+    fn visit_exact(&self, from: Cursor, visit: &mut dyn FnMut(Target, KernelBan)) -> Option<Cursor>;
 
     /// Counts entries anew: somebody else has changed the tables.
     fn recount(&mut self);
 
     /// How full each table is.
     fn fill(&self) -> Vec<TableFill>;
+}
+
+/// How far a look that goes through the tables part by part has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// Tables that are done.
+    pub(crate) table: usize,
+    /// Buckets of the next one that are done.
+    pub(crate) bucket: u32,
+}
+
+impl Cursor {
+    /// Buckets in a part: 16 KiB of a table, with 1,792 IPv4 addresses at most.
+    pub(crate) const PART: u32 = 256;
+
+    /// Behind so many buckets of a part; fewer than it could have been are the last of their table.
+    pub(crate) fn behind(self, buckets: u32) -> Self {
+        if buckets < Self::PART {
+            Self {
+                table: self.table + 1,
+                bucket: 0,
+            }
+        } else {
+            Self {
+                bucket: self.bucket + buckets,
+                ..self
+            }
+        }
+    }
 }
 
 /// How the server's answers are observed.

@@ -20,7 +20,7 @@ use sip_filter_common::{
     table::Fate,
 };
 
-use super::memory::Words;
+use super::{Cursor, memory::Words};
 
 mod flat;
 use flat::Flat;
@@ -162,12 +162,23 @@ impl<T: Trie> Networks<T> {
         Ok(())
     }
 
-    /// Reports packets dropped by each network's entry since the last call.
-    pub(crate) fn take_hits(&mut self, report: &mut dyn FnMut(IpNet, u64)) {
-        self.flat.take_hits(report);
-        if !self.flat.needs_trie() {
-            return;
+    /// Reports packets dropped by the entries of each network of a part since the last time; returns the next part. The
+    /// last is all of the trie.
+    pub(crate) fn take_some_hits(
+        &mut self,
+        part: Cursor,
+        report: &mut dyn FnMut(IpNet, u64),
+    ) -> Option<Cursor> {
+        if let Some(buckets) = self.flat.take_some_hits(part, report) {
+            return Some(part.behind(buckets));
         }
+        if self.flat.needs_trie() {
+            self.take_hits_of_trie(report);
+        }
+        None
+    }
+
+    fn take_hits_of_trie(&mut self, report: &mut dyn FnMut(IpNet, u64)) {
         for (net, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.written) {
             let Some(value) = self.trie.get(*net) else {
                 continue;

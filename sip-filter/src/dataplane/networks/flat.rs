@@ -12,7 +12,7 @@ use sip_filter_common::table::{
     network::{BLOCKS, Effect, Lengths, Net4, Net6, block4, block6},
 };
 
-use super::Words;
+use super::{Cursor, Words};
 
 /// Memory of all that belongs to networks.
 #[derive(Clone)]
@@ -111,17 +111,26 @@ impl Flat {
         .unwrap_or(0)
     }
 
-    pub(super) fn take_hits(&mut self, report: &mut dyn FnMut(IpNet, u64)) {
-        self.nets4.take_hits(|key, hits| {
-            if let Ok(net) = Ipv4Net::new(((key >> 8) as u32).into(), key as u8) {
-                report(net.into(), hits);
-            }
-        });
-        self.nets6.take_hits(|[high, length], hits| {
-            if let Ok(net) = Ipv6Net::new((u128::from(high) << 64).into(), length as u8) {
-                report(net.into(), hits);
-            }
-        });
+    /// Takes hits out of a part of one of the two tables; returns how many buckets it had, `None` if there is no such
+    /// table.
+    pub(super) fn take_some_hits(&mut self, part: Cursor, report: &mut dyn FnMut(IpNet, u64)) -> Option<u32> {
+        let Cursor { table, bucket } = part;
+        match table {
+            0 => Some(self.nets4.take_hits_in(bucket, Cursor::PART, |key, hits| {
+                if let Ok(net) = Ipv4Net::new(((key >> 8) as u32).into(), key as u8) {
+                    report(net.into(), hits);
+                }
+            })),
+            1 => Some(
+                self.nets6
+                    .take_hits_in(bucket, Cursor::PART, |[high, length], hits| {
+                        if let Ok(net) = Ipv6Net::new((u128::from(high) << 64).into(), length as u8) {
+                            report(net.into(), hits);
+                        }
+                    }),
+            ),
+            _ => None,
+        }
     }
 
     fn publish(&mut self, block: u32) {
