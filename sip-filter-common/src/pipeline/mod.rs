@@ -5,12 +5,14 @@
 //! caught too. Doubt always passes.
 
 mod egress;
+mod recent;
 mod report;
 mod standing;
 mod tables;
 mod unknown;
 
 pub use egress::observe;
+pub use recent::recent_of;
 use report::{Due, Outcome, due, due_copy, send};
 use standing::{Standing, Trust, enforce, trust};
 pub use tables::{

@@ -310,6 +310,14 @@ impl<T: Layout, M: Memory> BanTable<T, M> {
         (self.memory.mask() as usize + 1) * T::SLOTS
     }
 
+    /// Touches the bucket where `key` is looked for first. Of several, one after the other, the processor waits for the
+    /// memory of all at once.
+    pub fn fetch(&self, key: T::Key) {
+        if let Some(line) = self.memory.line(self.buckets(key).0) {
+            core::hint::black_box(line.load(0));
+        }
+    }
+
     /// The fate of `key`, [`Value::NONE`] if it has no entry.
     #[must_use]
     pub fn get(&self, key: T::Key) -> T::Value {

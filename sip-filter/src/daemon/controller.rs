@@ -498,15 +498,23 @@ impl Controller {
 fn fill(plane: &mut dyn Plane, list: &BanList, clock: Clock) -> Result<usize, ImageError> {
     let mut written = 0;
     let image = plane.image();
-    for entry in list
-        .iter()
-        .filter(|entry| entry.deadline.is_none_or(|end| end > clock.boot))
-    {
-        let wanted = kernel(entry);
-        if !same(image.get(entry.ban.target), wanted) {
-            image.put(entry.ban.target, wanted)?;
-            written += 1;
+    // Part by part: the memory of all its entries, and then of all their buckets, is on its way at once.
+    let (mut part, mut bans) = (0, Vec::new());
+    while let Some(entries) = list.part(part) {
+        bans.clear();
+        bans.extend(
+            entries
+                .filter(|entry| !entry.over(clock))
+                .map(|entry| (entry.ban.target, kernel(entry))),
+        );
+        image.fetch(&bans);
+        for (target, wanted) in &bans {
+            if !same(image.get(*target), *wanted) {
+                image.put(*target, *wanted)?;
+                written += 1;
+            }
         }
+        part += 1;
     }
     Ok(written)
 }

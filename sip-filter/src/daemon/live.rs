@@ -1,8 +1,8 @@
 //! The filter on an interface of this host.
 
-use std::io;
+use std::{io, net::IpAddr, time::Duration};
 
-use sip_filter_common::abi::flags;
+use sip_filter_common::{abi::flags, sip::Class};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -21,6 +21,7 @@ pub struct LivePlane {
     name: String,
     wanted: AttachMode,
     seed: [u64; 2],
+    prefix6: u32,
     log: bool,
     image: Box<dyn Image>,
     index: u32,
@@ -62,6 +63,7 @@ impl LivePlane {
             name: name.to_owned(),
             wanted: config.xdp_mode,
             seed,
+            prefix6: options.config.source_prefix6,
             log: config.log.kernel,
             index: prepared.index(),
             base: None,
@@ -122,6 +124,12 @@ impl Plane for LivePlane {
 
     fn counters(&self) -> Result<Counters, DataplaneError> {
         self.attached()?.counters()
+    }
+
+    fn untold(&self, source: IpAddr, class: Class, since: Duration) -> u64 {
+        let of = (source, class);
+        let told = |interface: &Interface| interface.untold(of, (self.seed, self.prefix6), since);
+        self.attached().and_then(told).unwrap_or(0)
     }
 
     fn configure(&mut self, config: &Config, capture_drops: bool) -> Result<(), DataplaneError> {

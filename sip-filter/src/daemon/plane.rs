@@ -1,7 +1,9 @@
 //! What the daemon needs of a data plane. Live interfaces implement it, and so do the tests' fakes.
 
+use std::{net::IpAddr, time::Duration};
+
 use bytes::Bytes;
-use sip_filter_common::abi::EventHeader;
+use sip_filter_common::{abi::EventHeader, sip::Class};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -31,6 +33,12 @@ pub trait Plane: Send {
     /// # Errors
     /// If the pins cannot be moved; it has the old name then.
     fn rename(&mut self, name: &str) -> Result<(), DataplaneError>;
+
+    /// Packets of a class from a source that were counted since a boot time and are yet to be told, as far as the kernel
+    /// says: an event is sent for the first of a window, and those behind it are told with the next.
+    fn untold(&self, _source: IpAddr, _class: Class, _since: Duration) -> u64 {
+        0
+    }
 
     /// What was counted on this interface before it came back, to be added to [`Self::counters`].
     fn add_base(&mut self, before: &Counters);

@@ -62,7 +62,7 @@ pub(super) const EACH_MINUTE: [Piece; 3] = [
 /// Does all of it, piece by piece.
 pub(super) fn work(handle: &ControlHandle, pieces: &[Piece]) {
     for piece in pieces {
-        while handle.in_turn(|controller, clock| piece(controller, clock)) {}
+        while handle.in_turn(piece) {}
     }
 }
 

@@ -179,6 +179,7 @@ impl Controller {
         let mut differing = Vec::new();
         for plane in &mut self.planes {
             let image = plane.image();
+            image.fetch(entries);
             let mut lost = Vec::new();
             for (target, wanted) in entries {
                 if same(image.get(*target), *wanted) {

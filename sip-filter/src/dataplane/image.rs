@@ -315,6 +315,18 @@ impl<T: Trie> Image for TableImage<T> {
             .map_err(|error| self.kernel("configuration", error))
     }
 
+    fn fetch(&self, bans: &[(Target, KernelBan)]) {
+        for (target, _) in bans {
+            match self.place(*target) {
+                Place::V4(key) => self.ban4.fetch(key),
+                Place::V6(key) => self.ban6.fetch(key),
+                Place::Host6(key) => self.ban6_host.fetch(key),
+                // Few, and not reached by one look.
+                Place::Network(_) => {}
+            }
+        }
+    }
+
     fn get(&self, target: Target) -> Option<KernelBan> {
         let fate = match self.place(target) {
             Place::V4(key) => self.ban4.get(key),
@@ -493,7 +505,7 @@ fn high(address: std::net::Ipv6Addr) -> u64 {
 }
 
 /// An address as the kernel program reads it from a packet.
-fn source(address: IpAddr) -> Ip {
+pub(crate) fn source(address: IpAddr) -> Ip {
     match address {
         IpAddr::V4(v4) => Ip::V4(u32::from(v4)),
         IpAddr::V6(v6) => Ip::V6([high(v6), u128::from(v6) as u64]),

@@ -1,6 +1,6 @@
 //! One interface: the program attached to it, pinned so that it outlives the daemon, and replaced without a gap.
 
-use std::{fs, path::Path};
+use std::{fs, net::IpAddr, path::Path, time::Duration};
 
 use aya::{
     maps::{MapData, RingBuf},
@@ -11,7 +11,10 @@ use aya::{
     util::KernelVersion,
 };
 use nix::net::if_::if_nametoindex;
-use sip_filter_common::abi::{ABI_VERSION, Config, Meta};
+use sip_filter_common::{
+    abi::{ABI_VERSION, Config, Meta},
+    sip::Class,
+};
 
 use super::{
     Counters, DataplaneError, Egress, Image, LoadOptions, LoadedProgram, XdpMode, counters, egress,
@@ -364,6 +367,19 @@ impl Interface {
         let mut sum = self.program.counters()?;
         counters::add(&mut sum, &self.base);
         Ok(sum)
+    }
+
+    /// [`LoadedProgram::untold`].
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn untold(
+        &self,
+        of: (IpAddr, Class),
+        counted_by: ([u64; 2], u32),
+        since: Duration,
+    ) -> Result<u64, DataplaneError> {
+        self.program.untold(of, counted_by, since)
     }
 
     /// What was counted before, to be added to [`Self::counters`].

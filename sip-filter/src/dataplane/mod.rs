@@ -101,6 +101,9 @@ pub trait Image: Send {
     /// [`ImageError`] if there is no room or the kernel refuses.
     fn set_allowed(&mut self, networks: &[IpNet]) -> Result<(), ImageError>;
 
+    /// Says that these are about to be asked for or written, so that their memory can be fetched together.
+    fn fetch(&self, _bans: &[(Target, KernelBan)]) {}
+
     /// Reads a ban back, for verification.
     fn get(&self, target: Target) -> Option<KernelBan>;
 

@@ -1,6 +1,6 @@
 //! The kernel program: loading it with its maps, and running it on a test packet.
 
-use std::{io, os::fd::AsFd as _, sync::atomic::Ordering};
+use std::{io, net::IpAddr, os::fd::AsFd as _, sync::atomic::Ordering, time::Duration};
 
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
@@ -9,8 +9,9 @@ use aya::{
 };
 use ipnet::IpNet;
 use sip_filter_common::{
-    abi::{Config, Control, EventHeader, Local, Meta},
-    pipeline::{COVER_WORDS, NetworkValue},
+    abi::{Config, Control, EventHeader, EventKind, Local, Meta, WINDOW_SHIFT},
+    pipeline::{COVER_WORDS, NetworkValue, Recent, recent_of},
+    sip::Class,
     table::{Fate, HostLine, network::LENGTH_WORDS},
     verdict::Reason,
 };
@@ -19,7 +20,7 @@ use super::{
     DataplaneError, TableSizes,
     config_switch::ConfigSwitch,
     counters,
-    image::{Stopped, TableMemory},
+    image::{self, Stopped, TableMemory},
     memory::Words,
     networks::{NetworkMemory, Trie},
     ports::port_bitmap,
@@ -54,8 +55,11 @@ pub(crate) const PINNED: [&str; 21] = [
     "NETWORKS4",
     "NETWORKS6",
     COUNTERS,
-    "RECENT",
+    RECENT,
 ];
+
+/// The map of each CPU's recent events.
+const RECENT: &str = "RECENT";
 
 /// The map of each CPU's counters.
 pub(crate) const COUNTERS: &str = "LOCAL";
@@ -163,7 +167,7 @@ impl LoadedProgram {
             v6: LpmTrie::try_from(map_again(&ebpf, "NETWORKS6")?).map_err(DataplaneError::map)?,
         };
         let prefix = u8::try_from(options.config.source_prefix6).unwrap_or(64);
-        let image = super::image::TableImage::new(
+        let image = image::TableImage::new(
             interface,
             (options.config.seed, prefix),
             memory,
@@ -219,6 +223,34 @@ impl LoadedProgram {
             counters::add(&mut sum, &local.counters);
         }
         Ok(sum)
+    }
+
+    /// Packets of a class from a source that were counted since a boot time and are told with its next event. `counted_by`
+    /// is what the program was loaded with: hash seed, and IPv6 prefix length by which sources are counted.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn untold(
+        &self,
+        (address, class): (IpAddr, Class),
+        counted_by: ([u64; 2], u32),
+        since: Duration,
+    ) -> Result<u64, DataplaneError> {
+        let map = self.ebpf.map(RECENT).ok_or(DataplaneError::Object(RECENT))?;
+        let recent: PerCpuArray<_, PodRecent> = PerCpuArray::try_from(map).map_err(DataplaneError::map)?;
+        let since = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX) >> WINDOW_SHIFT;
+        let (source, mut packets) = (image::source(address), 0);
+        for kind in [EventKind::Snapshot, EventKind::OverLimit] {
+            let (index, key) = recent_of(counted_by.0, counted_by.1, source, (class, kind));
+            let of_cpus = recent.get(&index, 0).map_err(DataplaneError::map)?;
+            let waiting = of_cpus
+                .iter()
+                .filter(|PodRecent(recent)| recent.key == key && u64::from(recent.window) >= since);
+            packets += waiting
+                .map(|PodRecent(recent)| u64::from(recent.pending))
+                .sum::<u64>();
+        }
+        Ok(packets)
     }
 
     /// Sets the clock of a program loaded with [`LoadOptions::test_clock`], nanoseconds.
@@ -450,6 +482,7 @@ macro_rules! pod {
 pod! {
     PodConfig(Config);
     PodLocal(Local);
+    PodRecent(Recent);
     PodMeta(Meta);
 }
 

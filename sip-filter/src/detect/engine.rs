@@ -5,6 +5,8 @@ mod request;
 mod response;
 mod volume;
 
+pub use volume::counts;
+
 use std::{
     net::IpAddr,
     time::{Duration, SystemTime},

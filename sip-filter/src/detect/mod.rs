@@ -29,7 +29,7 @@ pub use self::{
         AccountScanSettings, AuthFailureSettings, DetectConfig, DialplanSettings, DistributedSettings,
         NetworkSettings, RuleSettings, SignatureSettings,
     },
-    engine::{Engine, EngineStats},
+    engine::{Engine, EngineStats, counts},
     rule::Rule,
 };
 

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::SystemTime};
 
-use sip_filter_common::abi::ABI_VERSION;
+use sip_filter_common::{abi::ABI_VERSION, sip::Class};
 
 use super::{
     detector::SharedEngine,
@@ -28,7 +28,7 @@ use crate::{
         Length, Unban as UnbanOrder, chain, journal::JournalEvent,
     },
     dataplane::Egress,
-    detect::Rule,
+    detect::{self, Rule},
     privileges,
 };
 
@@ -118,9 +118,27 @@ impl Service for Adapter {
             .with(|controller, clock| (controller.source(ip), controller.config().detect.clone(), clock));
         let standing = self.engine.standing(target, clock.boot);
         let now = clock.wall;
+        // What the kernel tells with the source's next packet, should there be one.
+        let untold = |rule| {
+            let since = clock.boot.saturating_sub(settings.settings(rule).window);
+            let classes = Class::ALL
+                .into_iter()
+                .filter(|class| detect::counts(rule, *class));
+            self.handle.with(|controller, _| {
+                let planes = controller.planes();
+                classes
+                    .map(|class| {
+                        planes
+                            .iter()
+                            .map(|plane| plane.untold(ip, class, since))
+                            .sum::<u64>()
+                    })
+                    .sum::<u64>()
+            })
+        };
         let counters = standing.counters.iter().map(|counter| RuleCount {
             rule: counter.rule.name().to_owned(),
-            count: counter.count,
+            count: counter.count + untold(counter.rule),
             threshold: counter.threshold,
             window_seconds: settings.settings(counter.rule).window.as_secs(),
         });

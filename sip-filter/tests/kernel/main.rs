@@ -14,6 +14,7 @@ use pair::{Pair, config, simulating};
 use sip_filter::bans::{Endpoint, Scope};
 use sip_filter_common::{
     abi::{Config, EventKind, Limit},
+    sip::Class,
     verdict::Reason,
 };
 
@@ -278,7 +279,7 @@ fn limits_hold_by_source_and_class_and_report_once_a_window() {
     let mut pair = Pair::new(&config());
     let register = Frame::udp(CLIENT4, &request("REGISTER")).build();
     let mut over_limit = Vec::new();
-    let mut passed = 0;
+    let (mut passed, mut told) = (0, 0);
     // 200 packets in two seconds against 10/s after a burst of 5
     for n in 0..200_u32 {
         let (decision, events) = pair.run("register", &register, NOW + Duration::from_millis(10) * n);
@@ -287,6 +288,10 @@ fn limits_hold_by_source_and_class_and_report_once_a_window() {
             Reason::DropLimitRegister => {}
             other => panic!("{other:?}"),
         }
+        told += events
+            .iter()
+            .map(|(event, _)| u64::from(event.count))
+            .sum::<u64>();
         over_limit.extend(
             events
                 .into_iter()
@@ -303,6 +308,16 @@ fn limits_hold_by_source_and_class_and_report_once_a_window() {
     assert!(
         counted <= 176 && counted > 176 - 10,
         "dropped packets are accounted for, got {counted}"
+    );
+    // The kernel says how many are yet to be told: all of the 200 are known.
+    let untold = |since| pair.untold(CLIENT4.into(), Class::Register, since);
+    assert_eq!(told + untold(NOW), 200, "{told} were told");
+    assert!(untold(NOW) > 0, "a window that has just begun");
+    assert_eq!(untold(NOW + Duration::from_secs(3)), 0, "too long ago");
+    assert_eq!(
+        pair.untold(CLIENT4.into(), Class::Invite, NOW),
+        0,
+        "another class"
     );
     // another class and another source have their own
     for (name, frame) in [

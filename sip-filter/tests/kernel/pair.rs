@@ -1,6 +1,6 @@
 //! Host and kernel side by side.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use sip_filter::{
     bans::{Endpoint, Scope, Target},
@@ -8,6 +8,7 @@ use sip_filter::{
 };
 use sip_filter_common::{
     abi::{Config, EventHeader, Limit, flags},
+    sip::Class,
     verdict::{Action, Verdict},
 };
 
@@ -49,6 +50,7 @@ pub(crate) struct Pair {
     host_image: Box<dyn Image>,
     kernel: LoadedProgram,
     kernel_image: Box<dyn Image>,
+    config: Config,
 }
 
 impl Pair {
@@ -73,6 +75,7 @@ impl Pair {
             host_image,
             kernel,
             kernel_image,
+            config: *config,
         }
     }
 
@@ -131,6 +134,12 @@ impl Pair {
             "{name}: events differ"
         );
         (decision, events)
+    }
+
+    /// Packets the kernel has counted since a boot time and not told yet.
+    pub(crate) fn untold(&self, source: IpAddr, class: Class, since: Duration) -> u64 {
+        let counted_by = (self.config.seed, self.config.source_prefix6);
+        self.kernel.untold((source, class), counted_by, since).unwrap()
     }
 
     /// Hits of every ban since the last call; both must have the same.

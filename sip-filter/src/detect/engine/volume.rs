@@ -224,6 +224,12 @@ impl Engine {
 const TCP: u8 = 6;
 
 /// The flood rule that counts a class.
+/// Whether a rule counts the packets of a class.
+#[must_use]
+pub fn counts(rule: Rule, class: Class) -> bool {
+    rule == flood_rule(class) || rule == Rule::Garbage && class == Class::Garbage
+}
+
 const fn flood_rule(class: Class) -> Rule {
     match class {
         Class::Register => Rule::FloodRegister,

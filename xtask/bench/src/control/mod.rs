@@ -8,7 +8,7 @@ mod visible;
 
 use std::net::Ipv4Addr;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use self::reaction::Offence;
 use crate::{
@@ -50,20 +50,35 @@ fn react(session: &Session, rows: &mut Rows) -> Result<()> {
     let throttle = reaction::throttle(binary, 4)?;
     let case = "first drop: throttle";
     row(rows, FILTER, case, "packets between", "", &throttle.late)?;
-    row(rows, FILTER, case, "excess", "packets", &throttle.excess)?;
+    row(rows, FILTER, case, "passed of 450", "packets", &throttle.passed)?;
     let times = fail2ban::bans(if session.quick { 4 } else { 30 })?;
     percentiles(rows, "fail2ban", "first drop: unknown accounts", &times, "ms")
 }
 
-/// One ban ordered through the API.
+/// One ban ordered through the API, with lists of different lengths.
 fn order(session: &Session, rows: &mut Rows) -> Result<()> {
-    let stage = Stage::new("order")?;
-    let daemon = stage.start(&session.binary, "")?;
-    let count = if session.quick { 200 } else { 2_000 };
-    let base = Ipv4Addr::new(100, 64, 0, 1);
-    let times = visible::measure(&daemon, base, count)?;
-    percentiles(rows, FILTER, "one ban: in force", &times.visible, "ms")?;
-    percentiles(rows, FILTER, "one ban: acknowledged", &times.acknowledged, "ms")
+    let (count, lists): (u32, &[(u32, &str)]) = if session.quick {
+        (200, &[(0, ""), (1, " beside 100 k")])
+    } else {
+        // Ten parts of a hundred thousand are a million.
+        (2_000, &[(0, ""), (1, " beside 100 k"), (10, " beside 1 M")])
+    };
+    for (parts, beside) in lists {
+        let stage = Stage::new("order")?;
+        let daemon = stage.start(&session.binary, "")?;
+        for part in 0..*parts {
+            let import = load::import(part * load::BANS, (part + 1) * load::BANS);
+            daemon.send(&import)?.answer().context("a long list")?;
+        }
+        let times = visible::measure(&daemon, Ipv4Addr::new(100, 64, 0, 1), count)?;
+        let case = format!("one ban{beside}: in force");
+        percentiles(rows, FILTER, &case, &times.visible, "ms")?;
+        let greatest = Sample::from_iter([times.visible.percentile(100.0)]);
+        row(rows, FILTER, &case, "greatest", "ms", &greatest)?;
+        let case = format!("one ban{beside}: acknowledged");
+        percentiles(rows, FILTER, &case, &times.acknowledged, "ms")?;
+    }
+    Ok(())
 }
 
 /// A hundred thousand bans at once.

@@ -2,7 +2,8 @@
 //!
 //! Every packet carries its number, and the server notes which arrive behind the protection. The first number missing
 //! after the deciding one was the first dropped; what passed between is the time between the two being sent. Nothing
-//! but the protection can lose a packet: at the end of each flood a check makes sure that all before it arrived.
+//! but the protection can lose a packet: the receiver has room for all of them, and at the end of each flood a check makes
+//! sure that all before it arrived.
 
 use std::{
     collections::BTreeMap,
@@ -17,6 +18,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use xtask::lab::{spoof::Forger, traffic, traffic::Burst};
 
 use super::visible::milliseconds;
@@ -31,6 +33,10 @@ const RATE: u32 = 10_000;
 const SILENCE: u64 = 40;
 /// A source that is not dropped by then never is.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Bytes of the receiver's buffer: ten thousand packets.
+const ROOM: usize = 16 << 20;
+/// A tick of the kernel's timer at 100 Hz, by which the limiter's clock moves: a burst may begin so much before it.
+const TICK: Duration = Duration::from_millis(10);
 /// Limits that drop nothing, so that whatever is dropped was banned.
 const NO_LIMITS: &str = "[limits]\noptions = { rate = \"unlimited\" }\ngarbage = { rate = \"unlimited\" }\n";
 
@@ -84,6 +90,8 @@ pub(crate) struct Sink {
 impl Sink {
     pub(crate) fn open(stage: &Stage) -> Result<Self> {
         let socket = traffic::socket(&stage.server, Stage::target())?;
+        // By default there is room for less than 300 small packets: what it lost of a burst looked dropped.
+        setsockopt(&socket, RcvBufForce, &ROOM).context("a large buffer for the receiver")?;
         socket.set_read_timeout(Some(Duration::from_millis(20)))?;
         Ok(Self {
             socket,
@@ -223,8 +231,8 @@ fn confirm(daemon: &Daemon, offence: Offence, count: u8) -> Result<()> {
 pub(crate) struct Throttle {
     /// Packets that passed after the one that took the last of the source's allowance, before the first drop.
     pub(crate) late: Sample,
-    /// Packets that passed in all, of a source, above the allowance.
-    pub(crate) excess: Sample,
+    /// Packets that passed in all, of a source.
+    pub(crate) passed: Sample,
 }
 
 /// REGISTER requests one source may send at once, and a second, by default.
@@ -247,11 +255,13 @@ pub(crate) fn throttle(binary: &Path, sources: u8) -> Result<Throttle> {
                 rate: None,
                 limit: PATIENCE,
             };
+            let mut times = Vec::new();
             let sent = forger.send(
                 Stage::target(),
                 burst,
                 || false,
                 |number, payload| {
+                    times.push(Instant::now());
                     let text = format!(
                         "REGISTER sip:192.0.2.1 SIP/2.0\r\nCall-ID: <{number}>\r\nCSeq: 1 REGISTER\r\n\
                      Content-Length: 0\r\n\r\n"
@@ -267,15 +277,28 @@ pub(crate) fn throttle(binary: &Path, sources: u8) -> Result<Throttle> {
             );
             thread::sleep(Duration::from_millis(20));
             let arrived = sink.of(source.ip());
-            // The clock of the limiter moves by timer ticks, so a burst may begin up to one early.
-            let allowed = REGISTER.0 + (sent.elapsed.as_secs_f64() * REGISTER.1).floor() as u64;
-            let first = first_gap(&arrived);
-            throttle.late.push(first as f64 - REGISTER.0 as f64);
-            throttle.excess.push(arrived.len() as f64 - allowed as f64);
+            throttle.late.push(late(&arrived, &times)? as f64);
+            throttle.passed.push(arrived.len() as f64);
         }
         Ok(())
     })?;
     Ok(throttle)
+}
+
+/// How many packets passed after the last that the source was allowed, before the first that was dropped. `sent` says
+/// when each was sent.
+fn late(arrived: &[u64], sent: &[Instant]) -> Result<u64> {
+    let first = first_gap(arrived);
+    ensure!(
+        first >= REGISTER.0,
+        "packet {first} of {} that a source may send at once is missing: the network lost it",
+        REGISTER.0
+    );
+    let dropped = usize::try_from(first).ok().and_then(|first| sent.get(first));
+    let (begun, dropped) = sent.first().zip(dropped).context("nothing was dropped")?;
+    // While they were sent, the allowance grew.
+    let grown = (*dropped - *begun + TICK).as_secs_f64() * REGISTER.1;
+    Ok(first.saturating_sub(REGISTER.0 + grown.floor() as u64))
 }
 
 /// How many arrived before the first that did not.
@@ -307,5 +330,26 @@ mod tests {
         assert!(first_missing(&[0, 1, 3], 1).is_err(), "lost");
         assert!(first_missing(&[0], 1).is_err(), "dropped too early");
         assert_eq!(first_gap(&[0, 1, 3, 4]), 2);
+    }
+    #[test]
+    fn what_passes_after_the_allowance_is_late() {
+        let start = Instant::now();
+        let sent = |pause: u64| -> Vec<_> {
+            (0..BURST)
+                .map(|n| start + Duration::from_micros(n * pause))
+                .collect()
+        };
+        let passed = |until: u64| -> Vec<u64> { (0..until).collect() };
+        assert_eq!(
+            late(&passed(400), &sent(1)).unwrap(),
+            0,
+            "the very next was dropped"
+        );
+        assert_eq!(late(&passed(403), &sent(1)).unwrap(), 3);
+        // In 400 ms it may send eight more.
+        assert_eq!(late(&passed(408), &sent(1_000)).unwrap(), 0);
+        assert_eq!(late(&passed(410), &sent(1_000)).unwrap(), 2);
+        assert!(late(&passed(399), &sent(1)).is_err(), "lost, not dropped");
+        assert!(late(&passed(450), &sent(1)).is_err(), "nothing was dropped");
     }
 }
