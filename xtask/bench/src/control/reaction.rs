@@ -29,8 +29,8 @@ use crate::{
 
 /// Packets a second of the source that is to be banned; the resolution is the pause between two.
 const RATE: u32 = 10_000;
-/// Numbers that must be missing in a row until a source counts as dropped.
-const SILENCE: u64 = 40;
+/// Numbers that must be missing in a row until a source counts as dropped: 20 ms, as the receiver may wait for a processor.
+const SILENCE: u64 = 200;
 /// A source that is not dropped by then never is.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Bytes of the receiver's buffer: ten thousand packets.
