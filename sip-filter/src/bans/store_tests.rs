@@ -294,7 +294,7 @@ fn a_record_that_cannot_be_understood_stays() {
     let future = br#"{"origin":"fleet","created":"2030-01-01T00:00:00Z","expires":null}"#;
     let target: Target = "192.0.2.1".parse().unwrap();
     store
-        .write(&Batch(vec![(Table::Bans, target, Some(future.to_vec()))]))
+        .write(&Batch([((Table::Bans, target), Some(future.to_vec()))].into()))
         .unwrap();
     for _ in 0..2 {
         let loaded = store.load(clock(0), &BootId::new("a")).unwrap();
@@ -351,7 +351,7 @@ fn the_writer_has_written_when_it_says_so_and_when_it_is_dropped() {
     let mut batch = Batch::default();
     batch.remove_ban("192.0.2.7".parse().unwrap());
     writer.submit(batch).detach();
-    assert!(writer.healthy());
+    assert!(writer.trouble().is_none());
     drop(writer);
     assert_eq!(count(dir.path()), 99);
 }

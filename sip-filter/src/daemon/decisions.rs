@@ -236,7 +236,7 @@ impl Controller {
             return;
         }
         for change in &changes {
-            self.count_ended(change);
+            self.count_change(change);
             for plane in &mut self.planes {
                 if let Err(error) = plane.image().remove(change.target) {
                     // It is not enforced any more and only takes up room.

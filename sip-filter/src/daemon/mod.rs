@@ -17,6 +17,7 @@ mod own;
 mod plane;
 mod requests;
 mod run;
+mod saving;
 mod talkers;
 mod top;
 mod trend;
@@ -28,7 +29,7 @@ mod bench;
 #[cfg(test)]
 mod fake;
 
-pub use controller::{Controller, Done, Totals};
+pub use controller::{Controller, Totals};
 pub use decisions::{Applied, Reloaded};
 pub use drops::{Capture, DroppedFrame};
 pub use error::{ControlError, ErrorCode, chain};
@@ -43,6 +44,7 @@ pub use requests::{
     BanDone, BanOrder, Checked, Filter, ImportBan, ImportOptions, Imported, Length, Unban, UnbanDone,
 };
 pub use run::{Daemon, Ending, StartError};
+pub use saving::{Done, Held};
 pub use talkers::{Rate, Talkers};
 pub use top::{Busy, Overview};
 pub use trend::{Series, Trend};

@@ -275,6 +275,7 @@ async fn regular_work(handle: ControlHandle, shutdown: CancellationToken) {
                 controller.harvest_hits(clock);
                 controller.sample_traffic(clock);
                 controller.save_known(clock);
+                controller.save_all_if_lost(clock);
                 controller.verify(clock);
                 controller.judge(clock);
                 match own {
