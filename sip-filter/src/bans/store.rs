@@ -8,7 +8,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use redb::{
@@ -113,6 +113,9 @@ pub enum StoreError {
 pub struct Loaded {
     /// Bans, also those that ended meanwhile: collecting them is the list's business.
     pub bans: Vec<Entry>,
+    /// Those of them that are of an earlier boot, with their ends by wall clock: until it is known to be right, they last
+    /// as if the machine had not been off.
+    pub unsettled: Vec<(Target, SystemTime)>,
     /// What operators allowed.
     pub allowed: Vec<(Target, Allowed)>,
     /// Earlier bans by target, oldest first.
@@ -263,7 +266,11 @@ fn read_row(
 ) -> Option<()> {
     let target: Target = key.parse().ok()?;
     match table {
-        Table::Bans => into.bans.push(read_ban(target, value, clock, boot_id).ok()?),
+        Table::Bans => {
+            let (entry, by_wall) = read_ban(target, value, clock, boot_id).ok()?;
+            into.unsettled.extend(by_wall.map(|end| (target, end)));
+            into.bans.push(entry);
+        }
         Table::Allow => into.allowed.push((target, read_allowed(value).ok()?)),
         Table::History => into.history.push((target, read_history(value).ok()?)),
         Table::Trust => {

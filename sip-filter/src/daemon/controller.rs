@@ -20,6 +20,7 @@ use super::{
     judge::Judge,
     known::KnownState,
     plane::Plane,
+    settle::Unsettled,
     talkers::Talkers,
     trend::Trend,
     verify::Verifier,
@@ -60,6 +61,7 @@ pub struct Controller {
     pub(super) list: BanList,
     pub(super) policy: Policy,
     pub(super) known: KnownState,
+    pub(super) unsettled: Unsettled,
     pub(super) planes: Vec<Box<dyn Plane>>,
     pub(super) journal: Arc<Journal>,
     pub(super) totals: Totals,
@@ -121,11 +123,13 @@ impl Controller {
         for entry in loaded.bans {
             list.restore(entry);
         }
+        let unsettled = Unsettled::new(loaded.unsettled, &list, clock);
         let known = KnownState::new(&config, loaded.trust, loaded.proof, clock);
         let conditions = Conditions::default();
         let (_, changes) = conditions.follow();
         let mut controller = Self {
             known,
+            unsettled,
             loaded_simulate: config.simulate,
             config,
             list,

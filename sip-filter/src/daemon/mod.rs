@@ -18,6 +18,7 @@ mod plane;
 mod requests;
 mod run;
 mod saving;
+mod settle;
 mod talkers;
 mod top;
 mod trend;

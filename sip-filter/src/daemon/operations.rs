@@ -304,6 +304,11 @@ impl Controller {
             for change in changes.iter().rev() {
                 self.list.revert(change);
             }
+            let new = changes.iter().filter(|change| change.before.is_none());
+            let new: Vec<Target> = new.map(|change| change.target).collect();
+            for plane in &mut self.planes {
+                plane.image().room_for(&new)?;
+            }
             return Ok(self.done(report, Vec::new(), News::default(), clock));
         }
         self.enforce(&changes)?;

@@ -271,6 +271,7 @@ async fn regular_work(handle: ControlHandle, shutdown: CancellationToken) {
         let work = tokio::task::spawn_blocking(move || {
             let own = second.is_multiple_of(OWN_EVERY).then(own_addresses);
             handle.with(|controller, clock| {
+                controller.settle(clock);
                 controller.expire(clock);
                 controller.harvest_hits(clock);
                 controller.sample_traffic(clock);

@@ -72,7 +72,7 @@ fn start(failures: u32, is_final: bool, repeat: Option<Duration>) -> (Worker, In
         attempts,
     };
     (
-        Worker::start(Box::new(fake), counts.clone()).unwrap(),
+        Worker::start(Box::new(fake), counts.clone(), Conditions::default()).unwrap(),
         inbox,
         counts,
     )
