@@ -428,3 +428,58 @@ fn ban_lines(ban: &BanEntry, now: SystemTime) -> Vec<String> {
 fn seconds(seconds: u64) -> String {
     units::format_duration(std::time::Duration::from_secs(seconds))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::api::types::BanBefore;
+
+    #[test]
+    fn a_ban_that_is_less_than_the_one_before_says_so() {
+        let at = |seconds: Option<u64>| {
+            seconds.map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+        };
+        let result = |(now, scope), (before, scope_before)| BanResult {
+            target: "192.0.2.1".parse().unwrap(),
+            outcome: BanOutcome::Replaced,
+            scope,
+            expires: at(now),
+            expires_in_seconds: now,
+            before: Some(BanBefore {
+                origin: "manual".to_owned(),
+                scope: scope_before,
+                expires: at(before),
+                expires_in_seconds: before,
+            }),
+        };
+        let (sip, all) = (Scope::Sip, Scope::All);
+        for (now, before, words) in [
+            (
+                (Some(60), sip),
+                (None, sip),
+                Some("ends sooner than before: it was banned permanently"),
+            ),
+            (
+                (Some(60), all),
+                (Some(90), sip),
+                Some("ends sooner than before: it was banned for 1m30s"),
+            ),
+            ((None, sip), (Some(90), all), Some("stops less than before")),
+            (
+                (Some(60), sip),
+                (None, all),
+                Some("ends sooner and stops less than before"),
+            ),
+            ((Some(90), sip), (Some(60), sip), None),
+            ((None, all), (Some(60), sip), None),
+        ] {
+            let warning = less_than_before(&result(now, before));
+            match words {
+                Some(words) => assert!(warning.as_ref().unwrap().contains(words), "{warning:?}"),
+                None => assert_eq!(warning, None),
+            }
+        }
+    }
+}

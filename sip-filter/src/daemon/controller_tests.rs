@@ -354,6 +354,21 @@ fn what_cannot_be_saved_is_taken_back() {
 }
 
 #[test]
+fn a_ban_says_what_it_replaces() {
+    let mut bench = Bench::new(Config::default());
+    bench.ban(&["192.0.2.1"], Length::Permanent).unwrap();
+    let order = BanOrder {
+        targets: vec![target("192.0.2.1"), target("192.0.2.2")],
+        ..Bench::order(Length::For(Duration::from_secs(60)))
+    };
+    let done = bench.controller.ban(&order, bench.clock).unwrap();
+    let done = bench.settle(done);
+    let before = done[0].before.as_ref().unwrap();
+    assert_eq!((before.expires, before.scope), (None, Scope::Sip));
+    assert_eq!(done[1].before, None);
+}
+
+#[test]
 fn what_lets_packets_pass_holds_even_if_it_cannot_be_saved() {
     let mut bench = Bench::new(Config::default());
     bench

@@ -118,7 +118,7 @@ fn a_full_disk_refuses_what_needs_room_and_nothing_else() {
         return;
     }
     let rig = Rig::new("disk-full");
-    let disk = Disk::mount(&state(&rig), "size=40M");
+    let disk = Disk::mount(&state(&rig), "size=16M");
     rig.config("main", "", "");
     let mut daemon = rig.start("main", &[]);
     daemon.done(&["ban", BANNED]);
@@ -127,7 +127,7 @@ fn a_full_disk_refuses_what_needs_room_and_nothing_else() {
     let (before, file) = (targets(&daemon), state(&rig).join("bans.redb"));
     let length = fs::metadata(&file).unwrap().size();
 
-    let list = rig.dir.write("list.csv", &list_of(20_000)).unwrap();
+    let list = rig.dir.write("list.csv", &list_of(5_000)).unwrap();
     let list = list.to_str().unwrap();
     for _ in 0..2 {
         let import = daemon.ask(&["import", list]);
@@ -156,7 +156,7 @@ fn a_full_disk_refuses_what_needs_room_and_nothing_else() {
         daemon.kill();
         rig.start("main", &[])
     };
-    assert_eq!(daemon.json(&["status"])["bans"], 20_002);
+    assert_eq!(daemon.json(&["status"])["bans"], 5_002);
 }
 
 #[test]
@@ -350,7 +350,7 @@ fn room_that_ended_bans_held_is_given_back_and_a_kill_meanwhile_loses_nothing() 
     let length = || fs::metadata(&file).unwrap().size();
     let large = length();
     assert!(large > 4 << 20, "{large}");
-    for round in 0..8 {
+    for round in 0..6 {
         let mut process = rig.spawn("main", &[]);
         thread::sleep(Duration::from_millis(40 + round * 45));
         process.signal(Signal::SIGKILL);

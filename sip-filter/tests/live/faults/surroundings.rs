@@ -156,7 +156,7 @@ fn receivers_of_alarms_that_are_gone_are_told_by_health() {
         format!(
             "[conditions]\ntable_full_percent = 20\n[tables]\nban4 = 64\n[alarms]\nhold_up = \"0s\"\nhold_down = \"0s\"\n\
              [alarms.alertmanager]\nurl = \"http://127.0.0.1:9093\"\nrepeat = \"1s\"\n\
-             [alarms.syslog]\nsocket = \"{}\"\n",
+             [alarms.syslog]\ntarget = \"unix:{}\"\n",
             syslog.display()
         )
     };
