@@ -311,7 +311,7 @@ fn no_damage_makes_bans_up() {
         entries.iter().map(|entry| entry.ban.target.to_string()).collect()
     };
     let good = std::fs::read(&path).unwrap();
-    let places = 300;
+    let places = 200;
     let (mut refused, mut whole) = (0, 0);
     for number in 0..places {
         let mut bad = good.clone();

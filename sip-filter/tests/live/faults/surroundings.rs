@@ -35,7 +35,7 @@ fn raised(rig: &Rig, daemon: &Daemon, name: &str, text: &str, count: u32) {
     let series = format!("sip_filter_condition{{name=\"{name}\",severity=\"warning\"}} {count}\n");
     wait::until(name, SOON, || {
         let health = daemon.ask(&["health"]);
-        let told = health.stdout.contains(&format!("{name}")) && health.stdout.contains(text);
+        let told = health.stdout.contains(name) && health.stdout.contains(text);
         let metrics = scrape(&rig.server, METRICS).unwrap_or_default();
         Ok(told == (count > 0) && metrics.contains(&series))
     })
