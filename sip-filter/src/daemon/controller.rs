@@ -2,7 +2,7 @@
 //!
 //! Synchronous: it is called under a lock, by the API's threads and by the event loop. The order is always list,
 //! kernel tables, store: what is decided is enforced at once, and if a table refuses, everything is taken back before
-//! anybody knows. The store is written by its own thread; an operator's request is answered only once its [`Receipt`]
+//! anybody knows. The store is written by its own thread; an operator's request is answered only once its [`Receipt`](crate::bans::Receipt)
 //! says so, and taken back if it says no.
 
 use std::{

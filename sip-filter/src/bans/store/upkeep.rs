@@ -79,7 +79,7 @@ impl Store {
         Ok(())
     }
 
-    /// Compacts the file if enough was removed since the last look, see [`Self::compact`].
+    /// Compacts the file if enough was removed since the last look.
     pub fn tidy(&mut self) {
         if self.removed >= LOOK_AFTER {
             self.compact();
