@@ -138,6 +138,20 @@
       '`sip-filter config check` names line and key',
       also=' or ' + series('sip_filter_config_last_reload_successful') + ' == 0',
     ),
+    condition(
+      'alarms-undelivered',
+      'warning',
+      'sip-filter on {{ $labels.instance }} cannot deliver its alarms',
+      'A receiver of `[alarms]` does not take them, three times in a row or for good.',
+      'see the log for why, look at `[alarms]` in the configuration and at the receiver; delivery is tried again by itself'
+    ),
+    condition(
+      'textfile-failing',
+      'warning',
+      'sip-filter on {{ $labels.instance }} cannot write its text file',
+      'The file for node_exporter is as old as its last successful writing, so whoever sees this sees the endpoint.',
+      "see that the directory of `metrics.textfile` is there and can be written by the daemon's user; writing is tried again by itself"
+    ),
   ],
 
   // What only somebody outside can see: the daemon cannot tell that it is gone.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     api::types::Mode,
-    conditions::{Change, Conditions},
+    conditions::{Change, Conditions, Kind},
     config,
 };
 
@@ -41,7 +41,7 @@ pub async fn run(
     let (current, mut changes) = conditions.follow();
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut desk = Desk::new(settings().alarms, counts);
+    let mut desk = Desk::new(settings().alarms, counts, conditions.clone());
     desk.hold.is_now(current, start.elapsed(), SystemTime::now());
     loop {
         tokio::select! {
@@ -64,15 +64,17 @@ struct Desk {
     hold: Hold,
     workers: Vec<Worker>,
     counts: Counts,
+    conditions: Conditions,
 }
 
 impl Desk {
-    fn new(config: config::Alarms, counts: Counts) -> Self {
+    fn new(config: config::Alarms, counts: Counts, conditions: Conditions) -> Self {
         let mut desk = Self {
             host: String::new(),
             hold: Hold::new(config.hold_up, config.hold_down),
             workers: Vec::new(),
             counts,
+            conditions,
             config,
         };
         desk.open();
@@ -84,7 +86,7 @@ impl Desk {
         self.host = self.config.host.clone().unwrap_or_else(host_name);
         for receiver in receivers::configured(&self.config, &self.host) {
             let name = receiver.name();
-            match Worker::start(receiver, self.counts.clone()) {
+            match Worker::start(receiver, self.counts.clone(), self.conditions.clone()) {
                 Ok(worker) => self.workers.push(worker),
                 Err(error) => {
                     tracing::error!(receiver = name, %error, "cannot start a thread: this receiver gets no alarms");
@@ -145,6 +147,8 @@ impl Desk {
         if let Err(error) = closed.await {
             tracing::error!(%error, "the receivers of alarms did not stop in order");
         }
+        // Of receivers that are no more.
+        self.conditions.retain(Kind::AlarmsUndelivered, |_| false);
     }
 }
 

@@ -13,11 +13,17 @@ use super::{
     outbox::{Outbox, Woken},
     receivers::{DeliveryError, Receiver},
 };
-use crate::daemon::chain;
+use crate::{
+    conditions::{Conditions, Kind},
+    daemon::chain,
+};
 
 /// First pause after a failure; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Failures in a row that make a condition: a receiver may be restarted without anybody having to know.
+const TOLERATED: u32 = 3;
 
 /// A receiver that stays out of reach is logged once in this time.
 const LOG_EVERY: Duration = Duration::from_secs(300);
@@ -67,14 +73,18 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Starts its thread.
-    pub(super) fn start(receiver: Box<dyn Receiver>, counts: Counts) -> io::Result<Self> {
+    pub(super) fn start(
+        receiver: Box<dyn Receiver>,
+        counts: Counts,
+        conditions: Conditions,
+    ) -> io::Result<Self> {
         let outbox = Arc::new(Outbox::default());
         let name = receiver.name();
         counts.change(name, |_| {});
         let (its_outbox, its_counts) = (outbox.clone(), counts.clone());
         let thread = thread::Builder::new()
             .name(format!("alarm-{name}"))
-            .spawn(move || deliver(receiver, &its_outbox, &its_counts))?;
+            .spawn(move || deliver(receiver, &its_outbox, &its_counts, conditions))?;
         Ok(Self {
             name,
             counts,
@@ -107,9 +117,9 @@ impl Worker {
     }
 }
 
-fn deliver(mut receiver: Box<dyn Receiver>, outbox: &Outbox, counts: &Counts) {
+fn deliver(mut receiver: Box<dyn Receiver>, outbox: &Outbox, counts: &Counts, conditions: Conditions) {
     let name = receiver.name();
-    let mut trouble = Trouble::default();
+    let mut trouble = Trouble::new(conditions);
     loop {
         let (alarms, again) = match outbox.wait(receiver.repeat()) {
             Woken::Work(alarms) => (alarms, false),
@@ -160,15 +170,32 @@ fn failed(
 }
 
 /// How a receiver has failed of late.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Trouble {
+    conditions: Conditions,
+    in_a_row: u32,
     pause: Duration,
     logged: Option<Instant>,
     unlogged: u32,
 }
 
 impl Trouble {
+    const fn new(conditions: Conditions) -> Self {
+        Self {
+            conditions,
+            in_a_row: 0,
+            pause: Duration::ZERO,
+            logged: None,
+            unlogged: 0,
+        }
+    }
+
     fn log(&mut self, receiver: &str, error: &DeliveryError) {
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        if error.is_final() || self.in_a_row >= TOLERATED {
+            let text = format!("alarms do not reach the receiver {receiver}: {}", chain(error));
+            self.conditions.raise(Kind::AlarmsUndelivered, receiver, text);
+        }
         if self.logged.is_some_and(|at| at.elapsed() < LOG_EVERY) {
             self.unlogged += 1;
             return;
@@ -192,7 +219,8 @@ impl Trouble {
         if !self.pause.is_zero() {
             tracing::info!(receiver, "alarms are delivered again");
         }
-        *self = Self::default();
+        self.conditions.clear(Kind::AlarmsUndelivered, receiver);
+        *self = Self::new(self.conditions.clone());
     }
 }
 

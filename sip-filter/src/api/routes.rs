@@ -21,7 +21,9 @@ use super::{
     ApiError, ErrorKind, Limits, Service,
     error::ErrorBody,
     stream::{Held, capture, follow},
-    types::{Access, AllowList, BanFilter, BanList, Mode, ModeRequest, SchemaVersion, Targeted, TopQuery},
+    types::{
+        Access, AllowList, BanFilter, BanList, Mode, ModeRequest, Outcomes, SchemaVersion, Targeted, TopQuery,
+    },
 };
 
 /// The only route with a large body.
@@ -227,7 +229,7 @@ async fn check(State(shared): Context, query: Result<Query<CheckQuery>, QueryRej
 
 async fn ban(State(shared): Context, body: Bytes) -> Answer {
     shared
-        .answer(move |service| targeted(service, |service| service.ban(&parse(&body)?)))
+        .answer(move |service| targeted(service, |service| Ok(service.ban(&parse(&body)?)?.into())))
         .await
 }
 
@@ -260,20 +262,21 @@ async fn allow(State(shared): Context, body: Bytes) -> Answer {
 
 async fn disallow(State(shared): Context, body: Bytes) -> Answer {
     shared
-        .answer(move |service| targeted(service, |service| service.disallow(&parse(&body)?)))
+        .answer(move |service| targeted(service, |service| Ok(service.disallow(&parse(&body)?)?.into())))
         .await
 }
 
 fn targeted<T>(
     service: &dyn Service,
-    work: impl FnOnce(&dyn Service) -> Result<Vec<T>, ApiError>,
+    work: impl FnOnce(&dyn Service) -> Result<Outcomes<T>, ApiError>,
 ) -> Result<Targeted<T>, ApiError> {
-    let results = work(service)?;
+    let Outcomes { results, not_saved } = work(service)?;
     let mode: Mode = service.mode();
     Ok(Targeted {
         schema_version: SchemaVersion,
         mode,
         results,
+        not_saved,
     })
 }
 

@@ -6,14 +6,15 @@ use super::{
     ApiError, Feed,
     types::{
         AllowAdd, AllowEntry, AllowRemove, AllowResult, BanEntry, BanFilter, BanRequest, BanResult, Check,
-        ConfigText, DroppedPacket, Event, Health, ImportReport, ImportRequest, Mode, ModeChange,
+        ConfigText, DroppedPacket, Event, Health, ImportReport, ImportRequest, Mode, ModeChange, Outcomes,
         ReloadReport, Status, Top, TopQuery, Unban, UnbanResult,
     },
 };
 
 /// The daemon as the API sees it. Methods may block (they run on blocking threads) and are called concurrently.
 ///
-/// Everything that changes something is all or nothing: when it returns an error, nothing was changed. Errors speak to
+/// Everything that changes something is all or nothing: when it returns an error, nothing was changed. What lets packets
+/// pass may hold without being saved, and then says so. Errors speak to
 /// the operator and name the argument at fault.
 pub trait Service: Send + Sync + 'static {
     /// Mode, interfaces, counters.
@@ -32,7 +33,7 @@ pub trait Service: Send + Sync + 'static {
     fn ban(&self, request: &BanRequest) -> Result<Vec<BanResult>, ApiError>;
 
     /// Lifts bans. For [`Unban::Targets`] one result per target, for the others one per ban lifted.
-    fn unban(&self, request: &Unban) -> Result<Vec<UnbanResult>, ApiError>;
+    fn unban(&self, request: &Unban) -> Result<Outcomes<UnbanResult>, ApiError>;
 
     /// Takes over a list. Without `skip_invalid`, refused if any entry is; with `dry_run`, nothing is changed and
     /// refusals are reported as skipped.
@@ -42,7 +43,7 @@ pub trait Service: Send + Sync + 'static {
     fn allowed(&self) -> Result<Vec<AllowEntry>, ApiError>;
 
     /// Adds to it. One result per target.
-    fn allow(&self, request: &AllowAdd) -> Result<Vec<AllowResult>, ApiError>;
+    fn allow(&self, request: &AllowAdd) -> Result<Outcomes<AllowResult>, ApiError>;
 
     /// Removes from it. One result per target.
     fn disallow(&self, request: &AllowRemove) -> Result<Vec<AllowResult>, ApiError>;

@@ -243,6 +243,21 @@ impl BanList {
         }))
     }
 
+    /// Moves the end of a ban, and changes nothing else of it.
+    pub fn end_at(&mut self, target: Target, end: Duration, clock: Clock) -> Option<Change> {
+        let before = self.get(target)?.clone();
+        let mut after = before.clone();
+        after.deadline = Some(end);
+        after.ban.expires = Some(clock.to_wall(end));
+        self.set(target, Some(after.clone()));
+        Some(Change {
+            target,
+            before: Some(before),
+            after: Some(after),
+            past: None,
+        })
+    }
+
     /// Lifts the ban of exactly this target.
     pub fn unban(&mut self, target: Target, clock: Clock) -> Option<Change> {
         self.end(target, clock, EndedBy::Unbanned)

@@ -180,6 +180,11 @@ impl Policy {
         self.config.get(target).is_some()
     }
 
+    /// What operators added.
+    pub fn operator_entries(&self) -> impl Iterator<Item = (Target, &Allowed)> {
+        self.operator.iter()
+    }
+
     /// The operator's entry for exactly this target.
     #[must_use]
     pub fn operator_entry(&self, target: Target) -> Option<&Allowed> {

@@ -53,6 +53,9 @@ struct BanRecord {
     /// By boot time, if it is the same boot still.
     #[serde(default)]
     deadline: Option<Deadline>,
+    /// What was left when this was written. Records of versions before do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    left_ms: Option<u64>,
     #[serde(default)]
     hits: u64,
     #[serde(default)]
@@ -110,6 +113,9 @@ struct End {
     /// By boot time, if it is the same boot still.
     #[serde(default)]
     deadline: Option<Deadline>,
+    /// What was left when this was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    left_ms: Option<u64>,
 }
 
 impl End {
@@ -117,13 +123,15 @@ impl End {
         Self {
             until: Time(clock.to_wall(until)),
             deadline: Some(Deadline::new(until, boot_id)),
+            left_ms: Some(milliseconds(until.saturating_sub(clock.boot))),
         }
     }
 
     fn boot(self, clock: Clock, boot_id: &BootId) -> Duration {
         match self.deadline {
             Some(deadline) if deadline.boot_id == *boot_id.0 => Duration::from_nanos(deadline.nanoseconds),
-            _ => clock.to_boot(self.until.0),
+            // A clock that is years behind must not make years of it.
+            _ => clock.to_boot(self.until.0).min(latest(self.left_ms, clock)),
         }
     }
 }
@@ -135,6 +143,16 @@ impl Deadline {
             nanoseconds: u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX),
         }
     }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The boot time at which something ends if the machine was not off at all.
+fn latest(left_ms: Option<u64>, clock: Clock) -> Duration {
+    let left = left_ms.map_or(Duration::MAX, Duration::from_millis);
+    clock.boot.saturating_add(left)
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -155,27 +173,36 @@ pub(super) fn write_ban(entry: &Entry, clock: Clock, boot_id: &BootId) -> Vec<u8
         created: Time(ban.created),
         expires: ban.expires.map(Time),
         deadline: entry.deadline.map(|deadline| Deadline::new(deadline, boot_id)),
+        left_ms: entry
+            .deadline
+            .map(|deadline| milliseconds(deadline.saturating_sub(clock.boot))),
         hits: ban.hits,
         last_hit: ban.last_hit.map(Time),
         evidence: ban.evidence,
     })
 }
 
+/// Reads a ban. One of an earlier boot has all that was left of it when it was written, and comes with its end by wall
+/// clock: that clock is not to be relied upon yet.
 pub(super) fn read_ban(
     target: Target,
     bytes: &[u8],
     clock: Clock,
     boot_id: &BootId,
-) -> serde_json::Result<Entry> {
+) -> serde_json::Result<(Entry, Option<SystemTime>)> {
     let record: BanRecord = serde_json::from_slice(bytes)?;
-    let deadline = match (record.deadline, record.expires) {
+    let (deadline, by_wall) = match (record.deadline, record.expires) {
         (Some(deadline), _) if deadline.boot_id == *boot_id.0 => {
-            Some(Duration::from_nanos(deadline.nanoseconds))
+            (Some(Duration::from_nanos(deadline.nanoseconds)), None)
         }
-        (_, Some(Time(expires))) => Some(clock.to_boot(expires)),
-        (_, None) => None,
+        (_, Some(Time(expires))) => {
+            let all = || expires.duration_since(record.created.0).unwrap_or_default();
+            let left = record.left_ms.unwrap_or_else(|| milliseconds(all()));
+            (Some(latest(Some(left), clock)), Some(expires))
+        }
+        (_, None) => (None, None),
     };
-    Ok(Entry {
+    let entry = Entry {
         ban: Ban {
             target,
             origin: record.origin,
@@ -189,7 +216,8 @@ pub(super) fn read_ban(
             evidence: record.evidence,
         },
         deadline,
-    })
+    };
+    Ok((entry, by_wall))
 }
 
 pub(super) fn write_allowed(entry: &Allowed) -> Vec<u8> {
@@ -223,7 +251,7 @@ pub(super) fn write_trust(
     clock: Clock,
     boot_id: &BootId,
 ) -> Vec<u8> {
-    let milliseconds = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    let milliseconds = |time: Duration| i64::try_from(milliseconds(time)).unwrap_or(i64::MAX);
     let endpoints = endpoints.map(|(endpoint, end)| EndpointRecord {
         address: endpoint.address,
         protocol: endpoint.protocol,

@@ -1,22 +1,27 @@
 //! The durable copy of the ban list, the allow-list, the history, and of what is known of sources.
 
+mod batch;
+mod file;
+mod upkeep;
+
 use std::{
     os::unix::fs::PermissionsExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableError,
 };
 
+pub use batch::Batch;
+use batch::Table;
+use file::{Identity, RoomyFile};
+
 use super::{
     Allowed, BootId, Clock, Endpoint, Entry, Past, Target,
-    record::{
-        read_allowed, read_ban, read_history, read_proof, read_trust, write_allowed, write_ban,
-        write_history, write_proof, write_trust,
-    },
+    record::{read_allowed, read_ban, read_history, read_proof, read_trust},
 };
 use crate::detect::Proof;
 
@@ -72,6 +77,27 @@ pub enum StoreError {
         /// What was found.
         reason: String,
     },
+    /// The disk is full.
+    #[error("{path} has no room to grow: its file system, or a quota of it, is full; make room there")]
+    NoRoom {
+        /// The file.
+        path: String,
+    },
+    /// Somebody removed it.
+    #[error("{path} was removed while sip-filter runs; it is written anew from the bans in force")]
+    Gone {
+        /// The file.
+        path: String,
+    },
+    /// Somebody put another file there.
+    #[error(
+        "{path} was replaced by another file while sip-filter runs; nothing is written to that: restart sip-filter to \
+         use it, or remove it to have the bans in force written anew"
+    )]
+    Replaced {
+        /// The file.
+        path: String,
+    },
     /// Reading or writing failed.
     #[error("cannot access {path}: {reason}")]
     Failed {
@@ -82,109 +108,14 @@ pub enum StoreError {
     },
 }
 
-/// What a change concerns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Table {
-    Bans,
-    Allow,
-    History,
-    Trust,
-    Proof,
-}
-
-impl Table {
-    const ALL: [Self; 5] = [Self::Bans, Self::Allow, Self::History, Self::Trust, Self::Proof];
-
-    const fn definition(self) -> TableDefinition<'static, &'static str, &'static [u8]> {
-        TableDefinition::new(match self {
-            Self::Bans => "bans",
-            Self::Allow => "allow",
-            Self::History => "history",
-            Self::Trust => "trust",
-            Self::Proof => "proof",
-        })
-    }
-}
-
-/// Changes that are written together or not at all, in this order.
-#[derive(Debug, Default)]
-pub struct Batch(Vec<(Table, Target, Option<Vec<u8>>)>);
-
-impl Batch {
-    /// A ban was made or changed.
-    pub fn put_ban(&mut self, entry: &Entry, clock: Clock, boot_id: &BootId) {
-        let record = write_ban(entry, clock, boot_id);
-        self.0.push((Table::Bans, entry.ban.target, Some(record)));
-    }
-
-    /// A ban ended.
-    pub fn remove_ban(&mut self, target: Target) {
-        self.0.push((Table::Bans, target, None));
-    }
-
-    /// An operator allowed a target.
-    pub fn put_allowed(&mut self, target: Target, entry: &Allowed) {
-        self.0.push((Table::Allow, target, Some(write_allowed(entry))));
-    }
-
-    /// An operator took it back.
-    pub fn remove_allowed(&mut self, target: Target) {
-        self.0.push((Table::Allow, target, None));
-    }
-
-    /// The history of a target, replacing what is there; none at all removes it.
-    pub fn put_history<'a>(&mut self, target: Target, past: impl Iterator<Item = &'a Past>) {
-        let mut past = past.peekable();
-        let record = past.peek().is_some().then(|| write_history(past));
-        self.0.push((Table::History, target, record));
-    }
-
-    /// A source is trusted until a boot time.
-    pub fn put_trust(
-        &mut self,
-        target: Target,
-        (account, until): (&str, Duration),
-        endpoints: impl Iterator<Item = (Endpoint, Duration)>,
-        clock: Clock,
-        boot_id: &BootId,
-    ) {
-        let record = write_trust(account, until, endpoints, clock, boot_id);
-        self.0.push((Table::Trust, target, Some(record)));
-    }
-
-    /// A source is not trusted any more.
-    pub fn remove_trust(&mut self, target: Target) {
-        self.0.push((Table::Trust, target, None));
-    }
-
-    /// A source has proven that its address is its own, which is believed until a boot time.
-    pub fn put_proof(&mut self, target: Target, by: Proof, until: Duration, clock: Clock, boot_id: &BootId) {
-        let record = write_proof(by, until, clock, boot_id);
-        self.0.push((Table::Proof, target, Some(record)));
-    }
-
-    /// That is not believed any more.
-    pub fn remove_proof(&mut self, target: Target) {
-        self.0.push((Table::Proof, target, None));
-    }
-
-    /// Appends another.
-    pub(super) fn append(&mut self, mut other: Self) {
-        self.0.append(&mut other.0);
-    }
-
-    /// Whether there is nothing to write.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
 /// Everything the store holds.
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// Bans, also those that ended meanwhile: collecting them is the list's business.
     pub bans: Vec<Entry>,
+    /// Those of them that are of an earlier boot, with their ends by wall clock: until it is known to be right, they last
+    /// as if the machine had not been off.
+    pub unsettled: Vec<(Target, SystemTime)>,
     /// What operators allowed.
     pub allowed: Vec<(Target, Allowed)>,
     /// Earlier bans by target, oldest first.
@@ -213,8 +144,12 @@ pub struct LoadedTrust {
 /// An open store.
 pub struct Store {
     path: PathBuf,
+    /// The file that was opened: what lies at the path may be another by now.
+    identity: Identity,
     /// Missing after a failed write: redb refuses everything from then on, so the file is opened anew.
     database: Option<Database>,
+    /// Records removed since it was last looked at whether the file has become too large for what it holds.
+    removed: usize,
 }
 
 impl std::fmt::Debug for Store {
@@ -231,21 +166,24 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; the file is then as it was.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
-        use std::os::unix::fs::DirBuilderExt as _;
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o750)
-            .create(directory)
-            .map_err(|source| StoreError::Directory {
-                path: directory.display().to_string(),
-                source,
-            })?;
+        make_directory(directory)?;
         let path = directory.join(FILE);
-        let database = guarded(&path, || open(&path))?;
-        Ok(Self {
+        let (database, identity) = guarded(&path, || {
+            let (mut database, identity) = open(&path)?;
+            check_integrity(&mut database, &path)?;
+            check_schema(&database, &path)?;
+            restrict(&path)?;
+            Ok((database, identity))
+        })?;
+        let mut store = Self {
             path,
+            identity,
             database: Some(database),
-        })
+            removed: 0,
+        };
+        // Nobody waits for anything to be saved yet.
+        store.compact();
+        Ok(store)
     }
 
     /// Reads everything.
@@ -254,7 +192,10 @@ impl Store {
     /// [`StoreError::Damaged`] if the file is.
     pub fn load(&self, clock: Clock, boot_id: &BootId) -> Result<Loaded, StoreError> {
         let Some(database) = &self.database else {
-            return Err(failed(&self.path, "it is closed"));
+            return Err(StoreError::Failed {
+                path: self.path.display().to_string(),
+                reason: "it is closed".to_owned(),
+            });
         };
         guarded(&self.path, || {
             let transaction = database.begin_read().map_err(|error| self.damaged(&error))?;
@@ -285,20 +226,29 @@ impl Store {
     /// Writes a batch; on return it is on the disk.
     ///
     /// # Errors
-    /// [`StoreError`] if it could not be written; then none of it is.
+    /// [`StoreError`] if it could not be written; then none of it is. After [`StoreError::Gone`] see
+    /// [`Self::write_anew`].
     pub fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
         if batch.is_empty() {
             return Ok(());
         }
+        self.check_file()?;
         guarded(&self.path, || {
             let database = match self.database.take() {
                 Some(database) => database,
-                None => open(&self.path)?,
+                None => {
+                    let (database, identity) = open(&self.path)?;
+                    check_schema(&database, &self.path)?;
+                    self.identity = identity;
+                    database
+                }
             };
-            write(&database, batch).map_err(|error| failed(&self.path, error))?;
+            write(&database, batch).map_err(|error| failed(&self.path, &error))?;
             self.database = Some(database);
             Ok(())
-        })
+        })?;
+        self.removed += batch.removals();
+        Ok(())
     }
 
     fn damaged(&self, error: &dyn std::fmt::Display) -> StoreError {
@@ -316,7 +266,11 @@ fn read_row(
 ) -> Option<()> {
     let target: Target = key.parse().ok()?;
     match table {
-        Table::Bans => into.bans.push(read_ban(target, value, clock, boot_id).ok()?),
+        Table::Bans => {
+            let (entry, by_wall) = read_ban(target, value, clock, boot_id).ok()?;
+            into.unsettled.extend(by_wall.map(|end| (target, end)));
+            into.bans.push(entry);
+        }
         Table::Allow => into.allowed.push((target, read_allowed(value).ok()?)),
         Table::History => into.history.push((target, read_history(value).ok()?)),
         Table::Trust => {
@@ -337,11 +291,20 @@ fn damaged(path: &Path, reason: impl std::fmt::Display) -> StoreError {
     }
 }
 
-fn failed(path: &Path, reason: impl std::fmt::Display) -> StoreError {
-    StoreError::Failed {
-        path: path.display().to_string(),
-        reason: reason.to_string(),
+fn failed(path: &Path, error: &redb::Error) -> StoreError {
+    let path = path.display().to_string();
+    match error {
+        redb::Error::Io(source) if is_full(source) => StoreError::NoRoom { path },
+        error => StoreError::Failed {
+            path,
+            reason: error.to_string(),
+        },
     }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
 /// redb may panic over a file that something else damaged: to the operator that is one more kind of damage, and the
@@ -351,10 +314,27 @@ fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, StoreError>) -> Resu
         .unwrap_or_else(|_| Err(damaged(path, "the database library gave up")))
 }
 
-fn open(path: &Path) -> Result<Database, StoreError> {
-    // Its default may grow to a gigabyte. The list is read once, at the start, and then only written.
-    let database = Database::builder().set_cache_size(CACHE).create(path);
-    let mut database = database.map_err(|error| match error {
+fn make_directory(directory: &Path) -> Result<(), StoreError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let made = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(directory);
+    made.map_err(|source| StoreError::Directory {
+        path: directory.display().to_string(),
+        source,
+    })
+}
+
+fn open(path: &Path) -> Result<(Database, Identity), StoreError> {
+    // The default of its cache may grow to a gigabyte. The list is read once, at the start, and then only written.
+    let opened = RoomyFile::open(path).and_then(|(file, identity)| {
+        let database = Database::builder()
+            .set_cache_size(CACHE)
+            .create_with_backend(file)?;
+        Ok((database, identity))
+    });
+    opened.map_err(|error| match error {
         DatabaseError::DatabaseAlreadyOpen => StoreError::InUse {
             path: path.display().to_string(),
         },
@@ -364,18 +344,23 @@ fn open(path: &Path) -> Result<Database, StoreError> {
                 std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof
             ) =>
         {
-            failed(path, source)
+            failed(path, &redb::Error::Io(source))
         }
         other => damaged(path, other),
-    })?;
+    })
+}
+
+fn check_integrity(database: &mut Database, path: &Path) -> Result<(), StoreError> {
     if !database.check_integrity().map_err(|error| damaged(path, error))? {
         tracing::warn!(path = %path.display(), "the store was damaged and has been repaired");
     }
-    check_schema(&database, path)?;
-    // Who was banned and trusted is nobody else's business; the directory's mode alone should not have to keep it.
+    Ok(())
+}
+
+/// Who was banned and trusted is nobody else's business; the directory's mode alone should not have to keep it.
+fn restrict(path: &Path) -> Result<(), StoreError> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-        .map_err(|error| failed(path, error))?;
-    Ok(database)
+        .map_err(|error| failed(path, &redb::Error::Io(error)))
 }
 
 /// The version is looked at before anything is written, so that a newer file stays as it is.
@@ -398,7 +383,7 @@ fn check_schema(database: &Database, path: &Path) -> Result<(), StoreError> {
             path: path.display().to_string(),
             found,
         }),
-        None => initialise(database).map_err(|error| failed(path, error)),
+        None => initialise(database).map_err(|error| failed(path, &error)),
     }
 }
 
@@ -416,7 +401,7 @@ fn write(database: &Database, batch: &Batch) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     for table in Table::ALL {
         let mut rows = transaction.open_table(table.definition())?;
-        for (_, target, record) in batch.0.iter().filter(|(of, ..)| *of == table) {
+        for ((_, target), record) in batch.0.iter().filter(|((of, _), _)| *of == table) {
             let key = target.to_string();
             match record {
                 Some(record) => drop(rows.insert(key.as_str(), record.as_slice())?),

@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Store, StoreError, store::Batch};
+use super::{Batch, Store, StoreError};
 
 /// How long after a failed write the next attempt is made.
 const RETRY: Duration = Duration::from_secs(5);
@@ -19,8 +19,13 @@ const RETRY: Duration = Duration::from_secs(5);
 /// Changes of one commit: bounds its memory and the time a caller waits for others.
 const COMMIT: usize = 16;
 
+/// How often it is looked whether the file is still there.
+const LOOK: Duration = Duration::from_secs(5);
+
 struct Job {
     batch: Batch,
+    /// All there is, for a file that is gone.
+    anew: bool,
     done: mpsc::Sender<Result<(), Arc<StoreError>>>,
 }
 
@@ -57,7 +62,40 @@ impl Receipt {
 pub struct Writer {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<thread::JoinHandle<()>>,
-    healthy: Arc<AtomicBool>,
+    state: Arc<State>,
+}
+
+/// What others may ask.
+#[derive(Debug, Default)]
+struct State {
+    /// Why something is not saved.
+    trouble: Mutex<Option<Arc<StoreError>>>,
+    /// The file is gone, and all there is must be given to write.
+    wanted: AtomicBool,
+}
+
+impl State {
+    fn trouble(&self) -> MutexGuard<'_, Option<Arc<StoreError>>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of how the last attempt went; logs it if that is news.
+    fn note(&self, now: Option<&Arc<StoreError>>) {
+        let gone = now.is_some_and(|error| matches!(**error, StoreError::Gone { .. }));
+        self.wanted.store(gone, Ordering::Relaxed);
+        let mut trouble = self.trouble();
+        match (trouble.as_ref(), now) {
+            // Why it could not be written anew says more.
+            (Some(_), Some(_)) if gone => return,
+            (Some(_), None) => tracing::info!("the ban list can be saved again"),
+            (Some(before), Some(error)) if before.to_string() == error.to_string() => {}
+            (_, Some(error)) => {
+                tracing::error!(%error, "bans are in force but cannot be saved; trying again every 5 s");
+            }
+            (None, None) => {}
+        }
+        *trouble = now.cloned();
+    }
 }
 
 impl Writer {
@@ -67,16 +105,16 @@ impl Writer {
     /// If the system has no thread to give.
     pub fn start(store: Store) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel();
-        let healthy = Arc::new(AtomicBool::new(true));
-        let flag = Arc::clone(&healthy);
+        let state = Arc::<State>::default();
+        let shared = Arc::clone(&state);
         let thread = thread::Builder::new().name("store".to_owned()).spawn(move || {
             crate::privileges::enter_thread();
-            run(store, &queue, &flag);
+            Desk::new(store, shared).run(&queue);
         })?;
         Ok(Self {
             jobs: Some(jobs),
             thread: Some(thread),
-            healthy,
+            state,
         })
     }
 
@@ -85,18 +123,33 @@ impl Writer {
         if batch.is_empty() {
             return Receipt::NOTHING;
         }
+        self.send(batch, false)
+    }
+
+    /// Queues all there is, to be written to a new file, see [`Self::wants_all`].
+    pub fn submit_all(&self, all: Batch) -> Receipt {
+        self.send(all, true)
+    }
+
+    fn send(&self, batch: Batch, anew: bool) -> Receipt {
         let (done, receipt) = mpsc::channel();
         if let Some(jobs) = &self.jobs {
             // If the thread is gone, the sender in the job goes with it, which the receipt reports.
-            let _ = jobs.send(Job { batch, done });
+            let _ = jobs.send(Job { batch, anew, done });
         }
         Receipt(Some(receipt))
     }
 
-    /// Whether everything asked for so far could be written.
+    /// Why something that was asked for is not saved; `None` if all is.
     #[must_use]
-    pub fn healthy(&self) -> bool {
-        self.healthy.load(Ordering::Relaxed)
+    pub fn trouble(&self) -> Option<Arc<StoreError>> {
+        self.state.trouble().clone()
+    }
+
+    /// Whether the file is gone, and what it held is to be given to [`Self::submit_all`], once.
+    #[must_use]
+    pub fn wants_all(&self) -> bool {
+        self.state.wanted.swap(false, Ordering::Relaxed)
     }
 }
 
@@ -117,48 +170,130 @@ impl Writer {
     }
 }
 
-fn run(mut store: Store, queue: &mpsc::Receiver<Job>, healthy: &AtomicBool) {
-    let mut backlog = Batch::default();
-    loop {
-        let first = if backlog.is_empty() {
-            queue.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected)
-        } else {
-            queue.recv_timeout(RETRY)
-        };
-        let mut waiting = Vec::new();
-        match first {
-            Ok(first) => {
-                let more = queue.try_iter().take(COMMIT - 1);
-                for job in std::iter::once(first).chain(more) {
-                    backlog.append(job.batch);
-                    waiting.push(job.done);
+/// What the thread has.
+struct Desk {
+    store: Store,
+    state: Arc<State>,
+    /// What could not be written yet.
+    backlog: Batch,
+}
+
+impl Desk {
+    fn new(store: Store, state: Arc<State>) -> Self {
+        Self {
+            store,
+            state,
+            backlog: Batch::default(),
+        }
+    }
+
+    fn run(mut self, queue: &mpsc::Receiver<Job>) {
+        loop {
+            let pause = if self.backlog.is_empty() { LOOK } else { RETRY };
+            match queue.recv_timeout(pause) {
+                Ok(first) => {
+                    let more = queue.try_iter().take(COMMIT - 1);
+                    let jobs: Vec<Job> = std::iter::once(first).chain(more).collect();
+                    self.serve(jobs);
                 }
-            }
-            Err(mpsc::RecvTimeoutError::Timeout) => {}
-            Err(mpsc::RecvTimeoutError::Disconnected) => {
-                if let Err(error) = store.write(&backlog) {
-                    tracing::error!(%error, "the last changes of the ban list could not be saved");
+                Err(mpsc::RecvTimeoutError::Timeout) if self.backlog.is_empty() => self.rest(),
+                Err(mpsc::RecvTimeoutError::Timeout) => self.try_again(),
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    if let Err(error) = self.store.write(&self.backlog) {
+                        tracing::error!(%error, "the last changes of the ban list could not be saved");
+                    }
+                    return;
                 }
-                return;
             }
         }
-        let result = store.write(&backlog).map_err(Arc::new);
-        let was_healthy = healthy.swap(result.is_ok(), Ordering::Relaxed);
-        match &result {
+    }
+
+    /// Nobody wants anything.
+    fn rest(&mut self) {
+        let looked = self.store.check_file().map_err(Arc::new);
+        self.state.note(looked.as_ref().err());
+        if looked.is_ok() {
+            self.store.tidy();
+        }
+    }
+
+    fn try_again(&mut self) {
+        let written = self.store.write(&self.backlog).map_err(Arc::new);
+        if written.is_ok() {
+            self.backlog = Batch::default();
+        }
+        self.state.note(written.as_ref().err());
+    }
+
+    /// Writes all that is asked for together. If there is no room for that, there may be for some of it.
+    fn serve(&mut self, jobs: Vec<Job>) {
+        let anew = jobs.iter().rposition(|job| job.anew);
+        if let Some(last) = anew {
+            return self.serve_anew(jobs, last);
+        }
+        if let [job] = &jobs[..]
+            && self.backlog.is_empty()
+        {
+            let written = self.store.write(&job.batch);
+            return self.answer(jobs, written.map_err(Arc::new));
+        }
+        let mut all = self.backlog.clone();
+        jobs.iter().for_each(|job| all.append(job.batch.clone()));
+        match self.store.write(&all).map_err(Arc::new) {
             Ok(()) => {
-                backlog = Batch::default();
-                if !was_healthy {
-                    tracing::info!("the ban list can be saved again");
+                self.backlog = Batch::default();
+                self.answer(jobs, Ok(()));
+            }
+            Err(error) if matches!(*error, StoreError::NoRoom { .. }) => {
+                for job in jobs {
+                    let written = self.store.write(&job.batch).map_err(Arc::new);
+                    self.answer(vec![job], written);
                 }
             }
-            Err(error) if was_healthy => {
-                tracing::error!(%error, "bans are in force but cannot be saved; trying again every 5 s");
-            }
-            Err(_) => {}
+            Err(error) => self.answer(jobs, Err(error)),
         }
-        for done in waiting {
+    }
+
+    /// What was asked for before is in it.
+    fn serve_anew(&mut self, mut jobs: Vec<Job>, last: usize) {
+        if self.store.check_file().is_ok() {
+            // It is back, with bans in it that may have ended meanwhile: the changes since are what it lacks.
+            jobs.retain(|job| !job.anew);
+            return match jobs.is_empty() {
+                true => self.try_again(),
+                false => self.serve(jobs),
+            };
+        }
+        let later = jobs.split_off(last + 1);
+        let written = match jobs.last() {
+            Some(all) => self.store.write_anew(&all.batch).map_err(Arc::new),
+            None => Ok(()),
+        };
+        if written.is_ok() {
+            self.backlog = Batch::default();
+        }
+        // It is asked for again.
+        jobs.retain(|job| written.is_ok() || !job.anew);
+        self.answer(jobs, written);
+        if !later.is_empty() {
+            self.serve(later);
+        }
+    }
+
+    /// Tells those who wait. What could not be written waits with what could not be before.
+    fn answer(&mut self, jobs: Vec<Job>, written: Result<(), Arc<StoreError>>) {
+        for job in jobs {
+            match &written {
+                Ok(()) => self.backlog.forget(&job.batch),
+                Err(_) => self.backlog.append(job.batch),
+            }
             // Who does not wait is not told.
-            let _ = done.send(result.clone());
+            let _ = job.done.send(written.clone());
+        }
+        match &written {
+            Err(error) => self.state.note(Some(error)),
+            Ok(()) if self.backlog.is_empty() => self.state.note(None),
+            Ok(()) => {}
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{
     args::{AllowVerb, Format},
+    bans::mention_unsaved,
     exit::{Error, Exit},
     out::Out,
     text::{clean, stamp, table},
@@ -50,6 +51,7 @@ fn report(
     out: &mut Out,
     sentence: impl Fn(&AllowResult) -> String,
 ) -> Result<(), Error> {
+    mention_unsaved(answer.not_saved.as_deref(), out);
     if out.format == Format::Json {
         return out.json(answer);
     }

@@ -169,7 +169,7 @@ pub struct BanArgs {
     #[arg(required = true, value_name = "ADDR|CIDR")]
     pub targets: Vec<Target>,
     /// How long: 90s, 1h30m, 7d, seconds, or `permanent` [default: as configured].
-    #[arg(short, long, value_name = "TIME", value_parser = lifetime)]
+    #[arg(short, long, value_name = "TIME", value_parser = lifetime, allow_hyphen_values = true)]
     pub duration: Option<Lifetime>,
     /// Why, for whoever finds the ban.
     #[arg(short = 'R', long, default_value = "", hide_default_value = true)]
@@ -257,7 +257,7 @@ pub struct ImportArgs {
     #[arg(long, value_enum, default_value_t)]
     pub format: ImportFormat,
     /// How long, for entries that don't say [default: as configured].
-    #[arg(short, long, value_name = "TIME", value_parser = lifetime)]
+    #[arg(short, long, value_name = "TIME", value_parser = lifetime, allow_hyphen_values = true)]
     pub duration: Option<Lifetime>,
     /// Why, for entries that don't say.
     #[arg(short = 'R', long)]

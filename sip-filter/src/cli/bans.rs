@@ -16,6 +16,7 @@ use crate::{
             UnbanResult, name_of,
         },
     },
+    bans::Scope,
     units,
 };
 
@@ -46,24 +47,65 @@ pub(super) async fn ban(client: &Client, args: BanArgs, out: &mut Out) -> Result
             }
         }
     }
+    for result in answer.results.iter().take(SHOWN) {
+        if let Some(warning) = less_than_before(result) {
+            out.warn(warning);
+        }
+    }
     mention_simulate(answer.mode, out);
     Ok(Exit::Done)
 }
 
-fn ban_sentence(result: &BanResult) -> String {
-    let BanResult { target, outcome, .. } = result;
-    let lasting = match result.expires_in_seconds {
+fn lasting(expires_in_seconds: Option<u64>) -> String {
+    match expires_in_seconds {
         Some(seconds) => format!(
             "for {}",
             units::format_duration(std::time::Duration::from_secs(seconds))
         ),
         None => "permanently".to_owned(),
+    }
+}
+
+/// A ban may also be ended sooner or stop less by banning anew. Whoever did not mean that must learn of it.
+fn less_than_before(result: &BanResult) -> Option<String> {
+    let before = result.before.as_ref()?;
+    let end = |expires: Option<SystemTime>| (expires.is_none(), expires);
+    let shorter = end(result.expires) < end(before.expires);
+    let narrower = before.scope == Scope::All && result.scope == Scope::Sip;
+    let less = match (shorter, narrower) {
+        (true, true) => "ends sooner and stops less",
+        (true, false) => "ends sooner",
+        (false, true) => "stops less",
+        (false, false) => return None,
     };
+    Some(format!(
+        "warning: {} {less} than before: it was banned {} (scope {}, by {})",
+        result.target,
+        lasting(before.expires_in_seconds),
+        name_of(&before.scope),
+        clean(&before.origin),
+    ))
+}
+
+fn ban_sentence(result: &BanResult) -> String {
+    let BanResult { target, outcome, .. } = result;
+    let lasting = lasting(result.expires_in_seconds);
     let scope = name_of(&result.scope);
     match outcome {
         BanOutcome::Banned => format!("banned {target} {lasting} (scope {scope})"),
         BanOutcome::Replaced => format!("changed the ban of {target}: now {lasting} (scope {scope})"),
         BanOutcome::Unchanged => format!("{target} was already banned {lasting} (scope {scope})"),
+    }
+}
+
+/// It holds, and whoever did it must know for how long.
+pub(super) fn mention_unsaved(why: Option<&str>, out: &Out) {
+    if let Some(why) = why {
+        out.warn(format_args!(
+            "warning: this holds now, but is not saved and would not survive a restart: {}; saving is tried again by \
+             itself, `sip-filter health` tells when all is saved",
+            clean(why)
+        ));
     }
 }
 
@@ -105,6 +147,7 @@ pub(super) async fn unban(client: &Client, args: UnbanArgs, out: &mut Out) -> Re
             }
         }
     }
+    mention_unsaved(answer.not_saved.as_deref(), out);
     let covered = answer
         .results
         .iter()
@@ -384,4 +427,59 @@ fn ban_lines(ban: &BanEntry, now: SystemTime) -> Vec<String> {
 
 fn seconds(seconds: u64) -> String {
     units::format_duration(std::time::Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::api::types::BanBefore;
+
+    #[test]
+    fn a_ban_that_is_less_than_the_one_before_says_so() {
+        let at = |seconds: Option<u64>| {
+            seconds.map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+        };
+        let result = |(now, scope), (before, scope_before)| BanResult {
+            target: "192.0.2.1".parse().unwrap(),
+            outcome: BanOutcome::Replaced,
+            scope,
+            expires: at(now),
+            expires_in_seconds: now,
+            before: Some(BanBefore {
+                origin: "manual".to_owned(),
+                scope: scope_before,
+                expires: at(before),
+                expires_in_seconds: before,
+            }),
+        };
+        let (sip, all) = (Scope::Sip, Scope::All);
+        for (now, before, words) in [
+            (
+                (Some(60), sip),
+                (None, sip),
+                Some("ends sooner than before: it was banned permanently"),
+            ),
+            (
+                (Some(60), all),
+                (Some(90), sip),
+                Some("ends sooner than before: it was banned for 1m30s"),
+            ),
+            ((None, sip), (Some(90), all), Some("stops less than before")),
+            (
+                (Some(60), sip),
+                (None, all),
+                Some("ends sooner and stops less than before"),
+            ),
+            ((Some(90), sip), (Some(60), sip), None),
+            ((None, all), (Some(60), sip), None),
+        ] {
+            let warning = less_than_before(&result(now, before));
+            match words {
+                Some(words) => assert!(warning.as_ref().unwrap().contains(words), "{warning:?}"),
+                None => assert_eq!(warning, None),
+            }
+        }
+    }
 }

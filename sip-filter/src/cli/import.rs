@@ -145,6 +145,10 @@ fn sentence(name: &str, summary: &Summary) -> String {
     } else {
         "imported"
     };
+    let all = summary.added + summary.replaced + summary.unchanged;
+    if all == 0 && summary.expired == 0 && summary.skipped.is_empty() {
+        return format!("there is nothing in {name}: no ban was imported");
+    }
     let mut text = format!(
         "{verb} {name}: {} new, {} changed, {} already so",
         summary.added, summary.replaced, summary.unchanged
@@ -192,7 +196,8 @@ async fn send(
     let total = parsed.entries.len();
     let bar = progress(total, if dry_run { "checking" } else { "importing" }, out);
     let mut sum = ImportReport::default();
-    let size = if dry_run { CHUNK } else { WHOLE };
+    // Room is judged for a request as a whole.
+    let size = if dry_run && !args.dry_run { CHUNK } else { WHOLE };
     for (index, entries) in parsed.entries.chunks(size).enumerate() {
         let done = index * size;
         let request = ImportRequest {

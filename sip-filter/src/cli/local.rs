@@ -9,7 +9,7 @@ use super::{
     out::Out,
 };
 use crate::{
-    api::types::SchemaVersion,
+    api::{access, types::SchemaVersion},
     config::{Config, ConfigError, LogFormat, Overrides, Source},
     dataplane, logging,
     service::{self, RunError},
@@ -164,6 +164,38 @@ pub(super) fn prepare(args: &PrepareArgs) -> Result<Exit, Error> {
     Ok(Exit::Done)
 }
 
+/// What is valid, and would not do on this host, or surely is a slip. The file may be meant for another host.
+fn doubts(config: &Config) -> Vec<String> {
+    let mut doubts = Vec::new();
+    for (key, group) in [
+        ("socket_group", &config.socket_group),
+        ("admin_group", &config.admin_group),
+    ] {
+        if let Some(group) = group
+            && let Err(error) = access::group_id(group)
+        {
+            doubts.push(format!(
+                "{key}: {error}; on this host `sip-filter run` would not start"
+            ));
+        }
+    }
+    if let Err(error) = dataplane::check_pin_root(&config.bpf.pin_root) {
+        doubts.push(format!(
+            "bpf.pin_root: {error}; on this host `sip-filter run` would not start"
+        ));
+    }
+    for (key, ports) in [
+        ("protect.udp_ports", &config.protect.udp_ports),
+        ("protect.tcp_ports", &config.protect.tcp_ports),
+    ] {
+        let mut seen = std::collections::HashSet::new();
+        for port in ports.iter().filter(|port| !seen.insert(**port)) {
+            doubts.push(format!("{key}: {port} is listed twice"));
+        }
+    }
+    doubts
+}
+
 /// `config check`: reads a configuration and says what is wrong with it.
 pub(super) fn check_config(file: &Path, out: &mut Out) -> Result<Exit, Error> {
     let config = load(&Source {
@@ -176,6 +208,9 @@ pub(super) fn check_config(file: &Path, out: &mut Out) -> Result<Exit, Error> {
             "warning: {} names no interface; `sip-filter run` will need `--interface`",
             file.display()
         ));
+    }
+    for doubt in doubts(&config) {
+        out.warn(format_args!("warning: {doubt}"));
     }
     out.changed(format_args!("{} is a valid configuration", file.display()))?;
     Ok(Exit::Done)

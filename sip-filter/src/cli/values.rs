@@ -25,6 +25,11 @@ impl ValueEnum for Mode {
 }
 
 pub(super) fn lifetime(text: &str) -> Result<Lifetime, String> {
+    if text.starts_with('-') {
+        return Err(format!(
+            "a ban lasts from now on, such as 90s, 1h30m, 7d or permanent; `{text}` is none of these"
+        ));
+    }
     match units::parse_duration(text) {
         Ok(Some(duration)) if duration.is_zero() => Err("a ban of no length does nothing".to_owned()),
         Ok(duration) => Ok(Lifetime::from_duration(duration)),

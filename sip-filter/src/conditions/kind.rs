@@ -53,11 +53,15 @@ pub enum Kind {
     DistributedAuth,
     /// The configuration file cannot be used; an older one is in force.
     ConfigRejected,
+    /// Alarms do not reach a receiver. Subject: the receiver.
+    AlarmsUndelivered,
+    /// The text file for node_exporter cannot be written.
+    TextfileFailing,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Detached,
         Self::InterfaceMissing,
         Self::GenericMode,
@@ -71,6 +75,8 @@ impl Kind {
         Self::Drift,
         Self::DistributedAuth,
         Self::ConfigRejected,
+        Self::AlarmsUndelivered,
+        Self::TextfileFailing,
     ];
 
     /// Stable name, as in JSON.
@@ -90,6 +96,8 @@ impl Kind {
             Self::Drift => "drift",
             Self::DistributedAuth => "distributed-auth",
             Self::ConfigRejected => "config-rejected",
+            Self::AlarmsUndelivered => "alarms-undelivered",
+            Self::TextfileFailing => "textfile-failing",
         }
     }
 
@@ -120,7 +128,9 @@ impl Kind {
             | Self::SimulateTooLong
             | Self::Drift
             | Self::DistributedAuth
-            | Self::ConfigRejected => Severity::Warning,
+            | Self::ConfigRejected
+            | Self::AlarmsUndelivered
+            | Self::TextfileFailing => Severity::Warning,
         }
     }
 
@@ -135,7 +145,9 @@ impl Kind {
             | Self::BannedSourcePasses
             | Self::StoreFailing
             | Self::Drift
-            | Self::ConfigRejected => true,
+            | Self::ConfigRejected
+            | Self::AlarmsUndelivered
+            | Self::TextfileFailing => true,
             Self::GenericMode
             | Self::AnswersUnseen
             | Self::FloodOngoing
@@ -154,6 +166,8 @@ impl Kind {
                 | Self::StoreFailing
                 | Self::DistributedAuth
                 | Self::ConfigRejected
+                | Self::AlarmsUndelivered
+                | Self::TextfileFailing
         )
     }
 
@@ -202,6 +216,13 @@ impl Kind {
                 "change the password of the account; `sip-filter events` tells which and how many sources"
             }
             Self::ConfigRejected => "`sip-filter config check` names line and key",
+            Self::AlarmsUndelivered => {
+                "see the log for why, look at `[alarms]` in the configuration and at the receiver; delivery is tried again by itself"
+            }
+            Self::TextfileFailing => {
+                "see that the directory of `metrics.textfile` is there and can be written by the daemon's user; writing is \
+                 tried again by itself"
+            }
         }
     }
 }

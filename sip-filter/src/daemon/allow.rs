@@ -1,9 +1,10 @@
 //! Exemptions and the mode: what lets packets pass.
 
 use super::{
-    controller::{Controller, Done, Undo},
+    controller::Controller,
     error::{ControlError, chain},
     journal::{JournalEvent, JournalKind},
+    saving::{Done, News, Undo},
 };
 use crate::bans::{AllowOrigin, Allowed, Batch, Clock, Target};
 
@@ -76,7 +77,7 @@ impl Controller {
         clock: Clock,
     ) -> Result<Done<Vec<bool>>, ControlError> {
         if before.is_empty() {
-            return Ok(self.done(value, Vec::new(), clock));
+            return Ok(self.done(value, Vec::new(), News::default(), clock));
         }
         if let Err(error) = self.write_allowed() {
             for (target, entry) in before.into_iter().rev() {
@@ -91,13 +92,13 @@ impl Controller {
             }
             return Err(error.into());
         }
-        let mut batch = Batch::default();
+        let (mut batch, mut news) = (Batch::default(), News::default());
         for (target, _) in &before {
             match self.policy.operator_entry(*target) {
                 Some(entry) => batch.put_allowed(*target, entry),
                 None => batch.remove_allowed(*target),
             }
-            self.journal.record(JournalEvent {
+            news.events.push(JournalEvent {
                 target: Some(*target),
                 ..JournalEvent::new(clock.wall, JournalKind::AllowChanged, format!("{what} {target}"))
             });
@@ -106,6 +107,7 @@ impl Controller {
             value,
             receipt: self.writer.submit(batch),
             undo: Undo::Allowed(before),
+            news,
         })
     }
 

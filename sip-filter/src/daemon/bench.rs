@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Applied, BanOrder, ControlError, ControlHandle, Controller, Filter, ImportBan, Length, fake::Fake,
+    Applied, BanOrder, ControlError, ControlHandle, Controller, Done, Filter, ImportBan, Length, fake::Fake,
     journal::JournalKind,
 };
 use crate::{
@@ -70,8 +70,15 @@ impl Bench {
             ..Self::order(length)
         };
         let done = self.controller.ban(&order, self.clock)?;
+        let done = self.settle(done);
+        Ok(done.iter().map(|done| done.outcome).collect())
+    }
+
+    /// Waits until it is saved, as the handle does.
+    pub(super) fn settle<T>(&mut self, done: Done<T>) -> T {
         done.receipt.wait().unwrap();
-        Ok(done.value.iter().map(|done| done.outcome).collect())
+        self.controller.acknowledge(&done.undo, done.news, self.clock);
+        done.value
     }
 
     pub(super) fn order(length: Length) -> BanOrder {

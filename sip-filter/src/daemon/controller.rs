@@ -2,7 +2,7 @@
 //!
 //! Synchronous: it is called under a lock, by the API's threads and by the event loop. The order is always list,
 //! kernel tables, store: what is decided is enforced at once, and if a table refuses, everything is taken back before
-//! anybody knows. The store is written by its own thread; an operator's request is answered only once its [`Receipt`]
+//! anybody knows. The store is written by its own thread; an operator's request is answered only once its [`Receipt`](crate::bans::Receipt)
 //! says so, and taken back if it says no.
 
 use std::{
@@ -16,19 +16,17 @@ use tokio::sync::broadcast;
 
 use super::{
     error::{ControlError, chain},
-    journal::{Journal, JournalEvent, JournalKind},
+    journal::Journal,
     judge::Judge,
     known::KnownState,
     plane::Plane,
+    settle::Unsettled,
     talkers::Talkers,
     trend::Trend,
     verify::Verifier,
 };
 use crate::{
-    bans::{
-        Allowed, BanList, Batch, BootId, Change, Clock, EndedBy, Entry, Loaded, Origin, Policy, Receipt,
-        Scope, Target, Writer,
-    },
+    bans::{BanList, BootId, Change, Clock, EndedBy, Entry, Loaded, Origin, Policy, Scope, Target, Writer},
     conditions::{self, Conditions},
     config::Config,
     dataplane::{Counters, ImageError, KernelBan},
@@ -37,27 +35,6 @@ use crate::{
 
 /// The kernel keeps the end of a ban less exactly than we do.
 const DEADLINE_TOLERANCE: Duration = Duration::from_secs(5);
-
-/// What an operation did to be undone, should it turn out that it cannot be saved.
-#[derive(Debug)]
-pub(super) enum Undo {
-    /// Entries of the ban list.
-    Bans(Vec<Change>),
-    /// Operator's entries of the allow-list as they were.
-    Allowed(Vec<(Target, Option<Allowed>)>),
-}
-
-/// An operation that is in force, and is to be acknowledged once it is saved.
-#[derive(Debug)]
-#[must_use]
-pub struct Done<T> {
-    /// The answer.
-    pub value: T,
-    /// When it is saved.
-    pub(super) receipt: Receipt,
-    /// How to take it back.
-    pub(super) undo: Undo,
-}
 
 /// Counts since the start, for metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,6 +61,7 @@ pub struct Controller {
     pub(super) list: BanList,
     pub(super) policy: Policy,
     pub(super) known: KnownState,
+    pub(super) unsettled: Unsettled,
     pub(super) planes: Vec<Box<dyn Plane>>,
     pub(super) journal: Arc<Journal>,
     pub(super) totals: Totals,
@@ -149,11 +127,13 @@ impl Controller {
         for entry in loaded.bans {
             list.restore(entry);
         }
+        let unsettled = Unsettled::new(loaded.unsettled, &list, clock);
         let known = KnownState::new(&config, loaded.trust, loaded.proof, clock);
         let conditions = Conditions::default();
         let (_, changes) = conditions.follow();
         let mut controller = Self {
             known,
+            unsettled,
             loaded_simulate: config.simulate,
             config,
             list,
@@ -307,81 +287,6 @@ impl Controller {
         }
     }
 
-    /// Queues changes for the store.
-    pub(super) fn save(&mut self, changes: &[Change], clock: Clock) -> Receipt {
-        let mut batch = Batch::default();
-        for change in changes {
-            match &change.after {
-                Some(entry) => batch.put_ban(entry, clock, &self.boot_id),
-                None => batch.remove_ban(change.target),
-            }
-            if change.past.is_some() {
-                batch.put_history(change.target, self.list.history().of(change.target));
-            }
-            self.touched.remove(&change.target);
-        }
-        self.writer.submit(batch)
-    }
-
-    /// Takes back what could not be saved, as far as nothing else happened to the same targets since.
-    pub(super) fn undo(&mut self, undo: Undo, clock: Clock) {
-        match undo {
-            Undo::Bans(changes) => {
-                let current: Vec<Change> = changes
-                    .into_iter()
-                    .rev()
-                    .filter(|change| {
-                        let now = self.list.get(change.target).map(|entry| entry.deadline);
-                        now == change.after.as_ref().map(|entry| entry.deadline)
-                    })
-                    .collect();
-                let mut back = Vec::with_capacity(current.len());
-                for change in current {
-                    self.list.revert(&change);
-                    back.push(Change {
-                        target: change.target,
-                        before: change.after,
-                        after: change.before,
-                        past: None,
-                    });
-                }
-                if let Err(error) = self.enforce(&back) {
-                    self.dirty = true;
-                    tracing::error!(
-                        error = chain(&error),
-                        "bans that could not be saved could not be taken back either"
-                    );
-                    return;
-                }
-                // The store tries again until it works; then it must find this, not what was taken back.
-                self.save(&back, clock).detach();
-                let message = format!("{} changes were taken back: they could not be saved", back.len());
-                self.journal
-                    .record(JournalEvent::new(clock.wall, JournalKind::Refused, message));
-            }
-            Undo::Allowed(entries) => {
-                let mut batch = Batch::default();
-                for (target, entry) in entries.into_iter().rev() {
-                    match entry {
-                        Some(entry) => {
-                            batch.put_allowed(target, &entry);
-                            self.policy.allow(target, entry);
-                        }
-                        None => {
-                            batch.remove_allowed(target);
-                            self.policy.disallow(target);
-                        }
-                    }
-                }
-                if let Err(error) = self.write_allowed() {
-                    self.dirty = true;
-                    tracing::error!(error = chain(&error), "the allow-list could not be taken back");
-                }
-                self.writer.submit(batch).detach();
-            }
-        }
-    }
-
     /// Brings the allow-list to every table. Its entries only ever let more pass, so planes that have it already keep
     /// it when another refuses; the caller takes it back.
     pub(super) fn write_allowed(&mut self) -> Result<(), ImageError> {
@@ -413,11 +318,6 @@ impl Controller {
         self.config = config;
         self.captures = captures;
         Ok(())
-    }
-
-    /// Writes what is queued and closes the store: nothing is saved any more.
-    pub(super) fn close(&mut self) {
-        self.writer.close();
     }
 
     /// The configuration in force; `simulate` is the mode now.
@@ -459,12 +359,6 @@ impl Controller {
     /// The data planes.
     pub fn planes_mut(&mut self) -> &mut [Box<dyn Plane>] {
         &mut self.planes
-    }
-
-    /// Whether everything decided so far could be saved.
-    #[must_use]
-    pub fn saves(&self) -> bool {
-        self.writer.healthy()
     }
 
     /// Whether the kernel tables agree with the ban list, as far as is known.

@@ -41,8 +41,8 @@ fn a_ban_is_in_list_kernel_and_store_and_survives_a_crash() {
             bench.clock,
         )
         .unwrap();
-    done.receipt.wait().unwrap();
-    let removed: Vec<_> = done.value.iter().map(|done| done.removed).collect();
+    let done = bench.settle(done);
+    let removed: Vec<_> = done.iter().map(|done| done.removed).collect();
     assert_eq!(removed, [true, false]);
     assert_eq!(bench.in_kernel(), ["198.51.100.0/24"]);
     assert_eq!(bench.controller.take_forgiven(), [target("192.0.2.1")]);
@@ -140,8 +140,8 @@ fn allowing_exempts_at_once_and_survives_and_can_be_taken_back() {
         .controller
         .allow(&[target("192.0.2.0/24")], "office", bench.clock)
         .unwrap();
-    done.receipt.wait().unwrap();
-    assert_eq!(done.value, [true]);
+    let done = bench.settle(done);
+    assert_eq!(done, [true]);
     let done = bench
         .controller
         .allow(&[target("192.0.2.0/24")], "office", bench.clock)
@@ -171,7 +171,7 @@ fn allowing_exempts_at_once_and_survives_and_can_be_taken_back() {
         .controller
         .disallow(&[target("192.0.2.0/24")], bench.clock)
         .unwrap();
-    done.receipt.wait().unwrap();
+    bench.settle(done);
     assert!(bench.restart(Duration::ZERO).controller.allowed().is_empty());
 }
 
@@ -301,7 +301,7 @@ fn an_import_reports_and_an_export_comes_back_the_same() {
         ..ImportOptions::default()
     };
     let done = bench.controller.import(entries, skip, bench.clock).unwrap();
-    done.receipt.wait().unwrap();
+    bench.settle(done);
     assert_eq!(bench.in_kernel(), ["192.0.2.1", "192.0.2.3"]);
 
     let export = bench.controller.list(&Filter::default(), bench.clock);
@@ -338,11 +338,12 @@ fn what_cannot_be_saved_is_taken_back() {
     bench.controller.close();
     let done = bench.controller.ban(&order, bench.clock).unwrap();
     assert_eq!(bench.in_kernel(), ["192.0.2.1", "192.0.2.2"]);
-    assert!(matches!(
-        *done.receipt.wait().unwrap_err(),
-        StoreError::Failed { .. }
-    ));
-    bench.controller.undo(done.undo, bench.clock);
+    let error = done.receipt.wait().unwrap_err();
+    assert!(matches!(*error, StoreError::Failed { .. }));
+    bench.controller.undo(done.undo, &error, bench.clock);
+    // Nobody has heard of a ban, only that there is none.
+    assert_eq!(bench.kinds(), [JournalKind::BanAdded, JournalKind::Refused]);
+    assert_eq!(bench.controller.totals().added.values().sum::<u64>(), 1);
     assert_eq!(bench.in_kernel(), ["192.0.2.1"]);
     let ban = bench.controller.list(&Filter::default(), bench.clock).remove(0);
     assert_eq!((ban.origin, ban.scope), (Origin::Detector, Scope::Sip));
@@ -350,6 +351,21 @@ fn what_cannot_be_saved_is_taken_back() {
         bench.planes[0].state().bans[&target("192.0.2.1")].scope,
         Scope::Sip
     );
+}
+
+#[test]
+fn a_ban_says_what_it_replaces() {
+    let mut bench = Bench::new(Config::default());
+    bench.ban(&["192.0.2.1"], Length::Permanent).unwrap();
+    let order = BanOrder {
+        targets: vec![target("192.0.2.1"), target("192.0.2.2")],
+        ..Bench::order(Length::For(Duration::from_secs(60)))
+    };
+    let done = bench.controller.ban(&order, bench.clock).unwrap();
+    let done = bench.settle(done);
+    let before = done[0].before.as_ref().unwrap();
+    assert_eq!((before.expires, before.scope), (None, Scope::Sip));
+    assert_eq!(done[1].before, None);
 }
 
 #[test]
@@ -362,8 +378,9 @@ fn what_lets_packets_pass_holds_even_if_it_cannot_be_saved() {
     bench.controller.close();
     let (handle, _dir) = bench.into_handle();
     let lifted = handle.unban(&Unban::Targets(vec![target("192.0.2.1")])).unwrap();
-    assert!(lifted[0].removed);
-    assert_eq!(handle.allow(&[target("198.51.100.0/24")], "").unwrap(), [true]);
+    assert!(lifted.value[0].removed && lifted.unsaved.is_some());
+    let allowed = handle.allow(&[target("198.51.100.0/24")], "").unwrap();
+    assert!(allowed.value == [true] && allowed.unsaved.is_some());
     assert_eq!(plane.state().bans.len(), 1, "the kernel knows");
     let exempt = target("198.51.100.0/24").net();
     assert!(plane.state().allowed.contains(&exempt));

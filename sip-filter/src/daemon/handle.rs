@@ -14,8 +14,8 @@ use std::{
 use tokio::sync::broadcast;
 
 use super::{
-    BanDone, BanOrder, Checked, ControlError, Controller, Done, Filter, ImportBan, ImportOptions, Imported,
-    Notifier, Unban, UnbanDone, chain,
+    BanDone, BanOrder, Checked, ControlError, Controller, Done, Filter, Held, ImportBan, ImportOptions,
+    Imported, Notifier, Unban, UnbanDone, chain,
     decisions::Reloaded,
     drops::Drops,
     journal::{Journal, JournalEvent, JournalKind},
@@ -120,9 +120,12 @@ impl ControlHandle {
     ) -> Result<T, ControlError> {
         let done = self.with(work)?;
         match done.receipt.wait() {
-            Ok(()) => Ok(done.value),
+            Ok(()) => {
+                self.with(|controller, clock| controller.acknowledge(&done.undo, done.news, clock));
+                Ok(done.value)
+            }
             Err(error) => {
-                self.with(|controller, clock| controller.undo(done.undo, clock));
+                self.with(|controller, clock| controller.undo(done.undo, &error, clock));
                 Err(ControlError::NotSaved(error))
             }
         }
@@ -134,12 +137,14 @@ impl ControlHandle {
         &self,
         what: &str,
         work: impl FnOnce(&mut Controller, Clock) -> Result<Done<T>, ControlError>,
-    ) -> Result<T, ControlError> {
+    ) -> Result<Held<T>, ControlError> {
         let done = self.with(work)?;
-        if let Err(error) = done.receipt.wait() {
+        let unsaved = done.receipt.wait().err();
+        self.with(|controller, clock| controller.acknowledge(&done.undo, done.news, clock));
+        if let Some(error) = &unsaved {
             let message = format!(
                 "{what} holds, but could not be saved and would not survive a restart: {}; saving is tried again",
-                chain(&*error)
+                chain(&**error)
             );
             self.journal.record(JournalEvent::new(
                 Clock::now().wall,
@@ -147,7 +152,10 @@ impl ControlHandle {
                 message,
             ));
         }
-        Ok(done.value)
+        Ok(Held {
+            value: done.value,
+            unsaved,
+        })
     }
 
     /// Has the engine end its trust where ours has ended.
@@ -173,7 +181,7 @@ impl ControlHandle {
     ///
     /// # Errors
     /// [`ControlError`]; nothing was changed.
-    pub fn unban(&self, which: &Unban) -> Result<Vec<UnbanDone>, ControlError> {
+    pub fn unban(&self, which: &Unban) -> Result<Held<Vec<UnbanDone>>, ControlError> {
         let done =
             self.commit_in_any_case("lifting bans", |controller, clock| controller.unban(which, clock))?;
         let forgiven = self.with(|controller, _| controller.take_forgiven());
@@ -221,7 +229,7 @@ impl ControlHandle {
     ///
     /// # Errors
     /// [`ControlError`]; nothing was changed.
-    pub fn allow(&self, targets: &[Target], comment: &str) -> Result<Vec<bool>, ControlError> {
+    pub fn allow(&self, targets: &[Target], comment: &str) -> Result<Held<Vec<bool>>, ControlError> {
         self.commit_in_any_case("the change of the allow-list", |controller, clock| {
             controller.allow(targets, comment, clock)
         })

@@ -41,12 +41,8 @@ impl Controller {
     /// Brings the conditions up to date with what can be seen from here.
     pub fn judge(&mut self, clock: Clock) {
         let conditions = self.conditions.clone();
-        let failing = "bans are in force but cannot be saved: they would not survive a reboot";
-        conditions.set(
-            Kind::StoreFailing,
-            "",
-            (!self.saves()).then(|| failing.to_owned()),
-        );
+        let failing = |why| format!("what is in force cannot be saved and would not survive a reboot: {why}");
+        conditions.set(Kind::StoreFailing, "", self.unsaved().map(failing));
         let mut dropped = 0;
         for plane in &mut self.planes {
             judge_plane(&conditions, plane.as_mut(), &self.config);

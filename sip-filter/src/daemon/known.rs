@@ -406,6 +406,24 @@ impl Controller {
         more
     }
 
+    /// Adds all that is known of sources to what is to be saved.
+    pub(super) fn put_known(&self, batch: &mut Batch, clock: Clock) {
+        let known = &self.known;
+        for (target, trust) in known.trust.iter() {
+            let endpoints = known.endpoints.of(target);
+            batch.put_trust(
+                target,
+                (&trust.value, trust.until),
+                endpoints,
+                clock,
+                &self.boot_id,
+            );
+        }
+        for (target, proof) in known.proof.iter() {
+            batch.put_proof(target, proof.value, proof.until, clock, &self.boot_id);
+        }
+    }
+
     /// What is known of the source an address belongs to.
     #[must_use]
     pub fn known(&self, ip: IpAddr, clock: Clock) -> (Option<TrustedBy>, Option<ProvenBy>) {

@@ -326,7 +326,7 @@ fn a_ban_by_hand_ends_trust_and_keeps_it_away() {
         .controller
         .import(vec![import("192.0.3.1")], ImportOptions::default(), bench.clock)
         .unwrap();
-    done.receipt.wait().unwrap();
+    bench.settle(done);
     assert_eq!(bench.trusted(), ["192.0.2.1 alice"]);
 }
 

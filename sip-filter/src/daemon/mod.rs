@@ -18,6 +18,8 @@ mod plane;
 mod regular;
 mod requests;
 mod run;
+mod saving;
+mod settle;
 mod talkers;
 mod top;
 mod trend;
@@ -29,7 +31,7 @@ mod bench;
 #[cfg(test)]
 mod fake;
 
-pub use controller::{Controller, Done, Totals};
+pub use controller::{Controller, Totals};
 pub use decisions::{Applied, Reloaded};
 pub use drops::{Capture, DroppedFrame};
 pub use error::{ControlError, ErrorCode, chain};
@@ -44,6 +46,7 @@ pub use requests::{
     BanDone, BanOrder, Checked, Filter, ImportBan, ImportOptions, Imported, Length, Unban, UnbanDone,
 };
 pub use run::{Daemon, Ending, StartError};
+pub use saving::{Done, Held};
 pub use talkers::{Rate, Talkers};
 pub use top::{Busy, Overview};
 pub use trend::{Series, Trend};

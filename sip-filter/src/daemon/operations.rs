@@ -1,14 +1,19 @@
 //! What operators ask for concerning bans. Every operation is all or nothing.
 
-use std::{collections::HashSet, net::IpAddr, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use super::{
-    controller::{Controller, Done, Undo},
+    controller::Controller,
     error::ControlError,
     journal::{JournalEvent, JournalKind},
     requests::{
         BanDone, BanOrder, Checked, Filter, ImportBan, ImportOptions, Imported, Length, Unban, UnbanDone,
     },
+    saving::{Done, News, Undo},
 };
 use crate::{
     bans::{Ban, Change, Clock, Entry, NewBan, Origin, Outcome, Refusal, Target},
@@ -69,22 +74,29 @@ impl Controller {
             changes.extend(change);
         }
         self.enforce(&changes)?;
-        for change in &changes {
-            self.note_ban(change, clock);
-        }
-        for target in &order.targets {
-            self.distrust_banned(*target, clock);
-        }
+        let news = News {
+            events: changes
+                .iter()
+                .filter_map(|change| self.ban_event(change, clock))
+                .collect(),
+            in_one: None,
+            banned: order.targets.clone(),
+        };
+        let mut before: HashMap<Target, Ban> = changes
+            .iter()
+            .filter_map(|change| Some((change.target, change.before.as_ref()?.at(clock))))
+            .collect();
         let value = order
             .targets
             .iter()
             .zip(outcomes)
             .filter_map(|(target, outcome)| {
                 let ban = self.list.get(*target)?.at(clock);
-                Some(BanDone { outcome, ban })
+                let before = before.remove(target).filter(|_| outcome == Outcome::Replaced);
+                Some(BanDone { outcome, ban, before })
             })
             .collect();
-        Ok(self.done(value, changes, clock))
+        Ok(self.done(value, changes, news, clock))
     }
 
     fn lifetime(&self, length: Length, target: Target, clock: Clock) -> Result<Option<Duration>, Refusal> {
@@ -100,18 +112,25 @@ impl Controller {
         Ok(lifetime.map(|lifetime| lifetime.min(units::LONGEST)))
     }
 
-    pub(super) fn done<T>(&mut self, value: T, changes: Vec<Change>, clock: Clock) -> Done<T> {
+    pub(super) fn done<T>(&mut self, value: T, changes: Vec<Change>, news: News, clock: Clock) -> Done<T> {
         Done {
             value,
             receipt: self.save(&changes, clock),
             undo: Undo::Bans(changes),
+            news,
         }
     }
 
-    /// Journal and totals of a ban made or changed.
+    /// Journal and totals of a ban that a rule made or changed.
     pub(super) fn note_ban(&mut self, change: &Change, clock: Clock) {
-        let Some(entry) = &change.after else { return };
-        self.count_added(change);
+        self.count_change(change);
+        if let Some(event) = self.ban_event(change, clock) {
+            self.journal.record(event);
+        }
+    }
+
+    fn ban_event(&self, change: &Change, clock: Clock) -> Option<JournalEvent> {
+        let entry = change.after.as_ref()?;
         let ban = &entry.ban;
         let length = entry.deadline.map(|end| end.saturating_sub(clock.boot));
         let extended = change.before.is_some() && change.past.is_none();
@@ -133,26 +152,24 @@ impl Controller {
         } else {
             format!(": {}", ban.reason)
         };
-        self.journal.record(JournalEvent {
+        Some(JournalEvent {
             target: Some(ban.target),
             origin: Some(ban.origin.clone()),
             rule: ban.rule,
             shadow: self.config.simulate,
             evidence: ban.evidence.as_deref().cloned(),
             ..JournalEvent::new(clock.wall, kind, format!("{verb} {} {time}{reason}", ban.target))
-        });
+        })
     }
 
-    fn count_added(&mut self, change: &Change) {
-        let Some(entry) = &change.after else { return };
-        if change.before.is_none() || change.past.is_some() {
+    /// Counts a ban that was made, or has ended, for metrics.
+    pub(super) fn count_change(&mut self, change: &Change) {
+        if let Some(entry) = &change.after
+            && (change.before.is_none() || change.past.is_some())
+        {
             let key = (entry.ban.origin.clone(), entry.ban.rule);
             *self.totals.added.entry(key).or_default() += 1;
         }
-        self.count_ended(change);
-    }
-
-    pub(super) fn count_ended(&mut self, change: &Change) {
         if let Some(past) = &change.past {
             *self.totals.ended.entry(past.ended_by).or_default() += 1;
         }
@@ -179,28 +196,22 @@ impl Controller {
             .filter_map(|target| self.list.unban(*target, clock))
             .collect();
         self.enforce(&changes)?;
-        for change in &changes {
-            self.count_ended(change);
-            self.forgiven.push(change.target);
-            let event = JournalEvent {
-                target: Some(change.target),
-                origin: change.before.as_ref().map(|entry| entry.ban.origin.clone()),
-                rule: change.before.as_ref().and_then(|entry| entry.ban.rule),
-                ..JournalEvent::new(
-                    clock.wall,
-                    JournalKind::BanRemoved,
-                    format!("lifted the ban of {}", change.target),
-                )
-            };
-            if changes.len() > LOGGED_ONE_BY_ONE {
-                self.journal.record_silently(event);
-            } else {
-                self.journal.record(event);
-            }
-        }
-        if changes.len() > LOGGED_ONE_BY_ONE {
-            tracing::info!(count = changes.len(), "lifted bans");
-        }
+        let lifted = |change: &Change| JournalEvent {
+            target: Some(change.target),
+            origin: change.before.as_ref().map(|entry| entry.ban.origin.clone()),
+            rule: change.before.as_ref().and_then(|entry| entry.ban.rule),
+            ..JournalEvent::new(
+                clock.wall,
+                JournalKind::BanRemoved,
+                format!("lifted the ban of {}", change.target),
+            )
+        };
+        let news = News {
+            events: changes.iter().map(lifted).collect(),
+            in_one: (changes.len() > LOGGED_ONE_BY_ONE).then_some("lifted bans"),
+            banned: Vec::new(),
+        };
+        self.forgiven.extend(changes.iter().map(|change| change.target));
         let removed: HashSet<Target> = changes.iter().map(|change| change.target).collect();
         let value = targets
             .into_iter()
@@ -210,7 +221,7 @@ impl Controller {
                 still_banned_by: self.list.covering(target).next().map(|entry| entry.ban.target),
             })
             .collect();
-        Ok(self.done(value, changes, clock))
+        Ok(self.done(value, changes, news, clock))
     }
 
     /// The bans that match, by target.
@@ -323,13 +334,18 @@ impl Controller {
             for change in changes.iter().rev() {
                 self.list.revert(change);
             }
-            return Ok(self.done(report, Vec::new(), clock));
+            let new = changes.iter().filter(|change| change.before.is_none());
+            let new: Vec<Target> = new.map(|change| change.target).collect();
+            for plane in &mut self.planes {
+                plane.image().room_for(&new)?;
+            }
+            return Ok(self.done(report, Vec::new(), News::default(), clock));
         }
         self.enforce(&changes)?;
-        for change in &changes {
-            self.count_added(change);
-            self.distrust_banned(change.target, clock);
-        }
+        let mut news = News {
+            banned: changes.iter().map(|change| change.target).collect(),
+            ..News::default()
+        };
         if !changes.is_empty() {
             // One line for all: a list of thousands would push everything else out of the journal.
             let message = format!(
@@ -338,11 +354,11 @@ impl Controller {
                 report.replaced,
                 report.skipped.len()
             );
-            self.journal.record(JournalEvent {
+            news.events.push(JournalEvent {
                 origin: Some(Origin::Import),
                 ..JournalEvent::new(clock.wall, JournalKind::BanAdded, message)
             });
         }
-        Ok(self.done(report, changes, clock))
+        Ok(self.done(report, changes, news, clock))
     }
 }

@@ -26,7 +26,11 @@ pub(super) const READS: usize = 512;
 pub(super) type Piece = fn(&mut Controller, Clock) -> bool;
 
 /// What is to be done each second, in this order.
-pub(super) const EACH_SECOND: [Piece; 8] = [
+pub(super) const EACH_SECOND: [Piece; 10] = [
+    |controller, clock| {
+        controller.settle(clock);
+        false
+    },
     Controller::expire_some,
     Controller::harvest_some_hits,
     |controller, clock| {
@@ -34,6 +38,10 @@ pub(super) const EACH_SECOND: [Piece; 8] = [
         false
     },
     Controller::save_some_known,
+    |controller, clock| {
+        controller.save_all_if_lost(clock);
+        false
+    },
     |controller, _| {
         controller.begin_verify();
         false
@@ -96,7 +104,7 @@ impl Controller {
         }
         self.ended += changes.len();
         for change in &changes {
-            self.count_ended(change);
+            self.count_change(change);
             for plane in &mut self.planes {
                 if let Err(error) = plane.image().remove(change.target) {
                     // It is not enforced any more and only takes up room.
@@ -182,6 +190,10 @@ impl Controller {
 
     /// Forgets some of the history that is too old or too much; whether there is more.
     fn forget_some_history(&mut self, clock: Clock) -> bool {
+        // A clock that is years ahead would forget all of it.
+        if self.clock_is_unsettled() {
+            return false;
+        }
         let Some(forgotten) = self.list.history_mut().purge(clock.wall, WRITES) else {
             return false;
         };

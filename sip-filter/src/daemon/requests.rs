@@ -44,6 +44,8 @@ pub struct BanDone {
     pub outcome: Outcome,
     /// The ban now in force.
     pub ban: Ban,
+    /// The one in force before, if it was another.
+    pub before: Option<Ban>,
 }
 
 /// Which bans to lift.

@@ -397,6 +397,29 @@ impl<T: Trie> Image for TableImage<T> {
         }
     }
 
+    fn room_for(&self, new: &[Target]) -> Result<(), ImageError> {
+        let (mut v4, mut v6, mut hosts6) = (self.ban4.len(), self.ban6.len(), self.ban6_host.len());
+        for target in new {
+            match self.place(*target) {
+                Place::V4(_) => v4 += 1,
+                Place::V6(_) => v6 += 1,
+                Place::Host6(_) => hosts6 += 1,
+                // The trie takes them as long as there is memory.
+                Place::Network(_) => {}
+            }
+        }
+        if v4 > self.ban4.capacity() {
+            return Err(self.full("IPv4 ban", self.ban4.len(), "tables.ban4"));
+        }
+        if v6 > self.ban6.capacity() {
+            return Err(self.full("IPv6 prefix ban", self.ban6.len(), "tables.ban6"));
+        }
+        if hosts6 > self.ban6_host.capacity() {
+            return Err(self.full("IPv6 address ban", self.ban6_host.len(), "tables.ban6_hosts"));
+        }
+        Ok(())
+    }
+
     fn fill(&self) -> Vec<TableFill> {
         let flat = |name, setting, entries, slots: usize| TableFill {
             name,

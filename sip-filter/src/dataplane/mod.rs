@@ -28,7 +28,7 @@ pub use host::HostPlane;
 pub use interface::{AttachMode, Interface, Prepared};
 pub use kernel_log::KernelLog;
 pub use netlink::LinkWatch;
-pub use pins::{detach, leftovers, pinned, prepare};
+pub use pins::{check_bpffs as check_pin_root, detach, leftovers, pinned, prepare};
 pub use program::{LoadOptions, LoadedProgram};
 pub use sizes::TableSizes;
 
@@ -136,6 +136,15 @@ pub trait Image: Send {
 
     /// Counts entries anew: somebody else has changed the tables.
     fn recount(&mut self);
+
+    /// Whether so many more bans could be put there at all. They may still be refused: a table seldom takes as many as it
+    /// has places.
+    ///
+    /// # Errors
+    /// [`ImageError::Full`] if there are surely too few places.
+    fn room_for(&self, _new: &[Target]) -> Result<(), ImageError> {
+        Ok(())
+    }
 
     /// How full each table is.
     fn fill(&self) -> Vec<TableFill>;

@@ -284,7 +284,10 @@ impl Reserved {
 }
 
 /// Whether pins can lie there.
-fn check_bpffs(root: &Path) -> Result<(), DataplaneError> {
+///
+/// # Errors
+/// [`DataplaneError::NoBpffs`] if not.
+pub fn check_bpffs(root: &Path) -> Result<(), DataplaneError> {
     let existing = root.ancestors().find(|path| path.exists()).unwrap_or(root);
     if statfs(existing).is_ok_and(|stat| stat.filesystem_type() == BPF_FS_MAGIC) {
         return Ok(());

@@ -30,7 +30,7 @@ pub struct TextfileError {
 #[derive(Debug)]
 pub struct Textfile {
     directory: PathBuf,
-    failing: bool,
+    problem: Option<String>,
 }
 
 impl Textfile {
@@ -39,7 +39,7 @@ impl Textfile {
     pub fn new(directory: &Path) -> Self {
         Self {
             directory: directory.to_owned(),
-            failing: false,
+            problem: None,
         }
     }
 
@@ -64,24 +64,24 @@ impl Textfile {
     /// failure between them.
     pub fn update(&mut self, text: &str) {
         match self.write(text) {
-            Ok(()) if self.failing => {
+            Ok(()) if self.problem.is_some() => {
                 tracing::info!(path = %self.path().display(), "the metrics file is written again");
-                self.failing = false;
+                self.problem = None;
             }
             Ok(()) => {}
             Err(error) => {
-                if !self.failing {
+                if self.problem.is_none() {
                     tracing::warn!(error = %error, cause = %error.source, "metrics file not written");
                 }
-                self.failing = true;
+                self.problem = Some(format!("cannot write {}: {}", error.path.display(), error.source));
             }
         }
     }
 
-    /// Whether the last [`Textfile::update`] failed.
+    /// Why the last [`Textfile::update`] failed, if it did.
     #[must_use]
-    pub const fn failing(&self) -> bool {
-        self.failing
+    pub fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
     }
 
     /// Removes the file, for a clean stop: what nobody updates must not look current. That it is gone already is
@@ -158,10 +158,15 @@ mod tests {
         let error = textfile.write("x 1\n").unwrap_err();
         assert_eq!(error.source.kind(), io::ErrorKind::NotFound);
         textfile.update("x 1\n");
-        assert!(textfile.failing());
+        assert!(
+            textfile
+                .problem()
+                .unwrap()
+                .contains("sip_filter.prom: No such file")
+        );
         fs::create_dir(&inner).unwrap();
         textfile.update("x 1\n");
-        assert!(!textfile.failing());
+        assert_eq!(textfile.problem(), None);
         assert_eq!(entries(&inner), [FILE_NAME]);
     }
 }

@@ -14,11 +14,11 @@ use crate::{
     api::{
         ApiError, ErrorKind, Feed, Lifetime, Service,
         types::{
-            AllowAdd, AllowEntry, AllowRemove, AllowResult, BanEntry, BanFilter, BanOutcome, BanRequest,
-            BanResult, Check, ConfigText, DroppedPacket, Event, EventCounts, Frame, Health, ImportEntry,
-            ImportReport, ImportRequest, Interface, Mode, ModeChange, PastBan, Proven, ReloadReport, Rights,
-            RuleCount, SchemaVersion, Skipped, Status, Table, Top, TopQuery, Trust, TrustedEndpoint, Unban,
-            UnbanResult, name_of, seconds_until,
+            AllowAdd, AllowEntry, AllowRemove, AllowResult, BanBefore, BanEntry, BanFilter, BanOutcome,
+            BanRequest, BanResult, Check, ConfigText, DroppedPacket, Event, EventCounts, Frame, Health,
+            ImportEntry, ImportReport, ImportRequest, Interface, Mode, ModeChange, Outcomes, PastBan, Proven,
+            ReloadReport, Rights, RuleCount, SchemaVersion, Skipped, Status, Table, Top, TopQuery, Trust,
+            TrustedEndpoint, Unban, UnbanResult, name_of, seconds_until,
         },
     },
     bans::{AllowOrigin, Endpoint, Origin, Outcome, Past, Target},
@@ -184,11 +184,17 @@ impl Service for Adapter {
             scope: done.ban.scope,
             expires: done.ban.expires,
             expires_in_seconds: done.ban.expires.map(|end| seconds_until(end, now)),
+            before: done.before.map(|before| BanBefore {
+                origin: name_of(&before.origin),
+                scope: before.scope,
+                expires: before.expires,
+                expires_in_seconds: before.expires.map(|end| seconds_until(end, now)),
+            }),
         });
         Ok(results.collect())
     }
 
-    fn unban(&self, request: &Unban) -> Result<Vec<UnbanResult>, ApiError> {
+    fn unban(&self, request: &Unban) -> Result<Outcomes<UnbanResult>, ApiError> {
         let order = match request {
             Unban::Targets(targets) => UnbanOrder::Targets(targets.clone()),
             Unban::Origin(name) => UnbanOrder::Origin(origin(name)?),
@@ -196,12 +202,15 @@ impl Service for Adapter {
             Unban::All(false) => return Err(ApiError::usage("`all` must be true to lift all bans")),
         };
         let done = self.handle.unban(&order).map_err(api_error)?;
-        let results = done.into_iter().map(|done| UnbanResult {
+        let results = done.value.into_iter().map(|done| UnbanResult {
             target: done.target,
             removed: done.removed,
             still_banned_by: done.still_banned_by,
         });
-        Ok(results.collect())
+        Ok(Outcomes {
+            results: results.collect(),
+            not_saved: done.unsaved.map(|error| chain(&*error)),
+        })
     }
 
     fn import(&self, request: &ImportRequest) -> Result<ImportReport, ApiError> {
@@ -250,12 +259,15 @@ impl Service for Adapter {
         Ok(entries.collect())
     }
 
-    fn allow(&self, request: &AllowAdd) -> Result<Vec<AllowResult>, ApiError> {
-        let changed = self
+    fn allow(&self, request: &AllowAdd) -> Result<Outcomes<AllowResult>, ApiError> {
+        let done = self
             .handle
             .allow(&request.targets, &request.comment)
             .map_err(api_error)?;
-        Ok(allow_results(&request.targets, changed))
+        Ok(Outcomes {
+            results: allow_results(&request.targets, done.value),
+            not_saved: done.unsaved.map(|error| chain(&*error)),
+        })
     }
 
     fn disallow(&self, request: &AllowRemove) -> Result<Vec<AllowResult>, ApiError> {

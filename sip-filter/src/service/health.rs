@@ -74,10 +74,11 @@ fn name(condition: &Condition) -> String {
 }
 
 fn of_controller(controller: &mut Controller) -> Vec<HealthCheck> {
-    let (saves, agrees) = (controller.saves(), controller.agrees());
+    let (unsaved, agrees) = (controller.unsaved(), controller.agrees());
     let mut checks = vec![
-        check("store", saves, "changes are saved", || {
-            "changes cannot be saved; see the log, and the free space of the state directory".to_owned()
+        check("store", unsaved.is_none(), "changes are saved", || {
+            let why = unsaved.unwrap_or_default();
+            format!("changes cannot be saved: {why}; it is tried again every 5 s")
         }),
         check(
             "tables",

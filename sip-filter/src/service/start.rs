@@ -17,7 +17,7 @@ use crate::{
         server,
         socket::{self, SocketError},
     },
-    conditions::Condition,
+    conditions::{Condition, Kind},
     config::{Config, MissingInterface, Source, is_pattern, matches},
     daemon::{
         ControlHandle, Daemon, Ending, Interfaces as _, LiveInterfaces, LivePlane, Plane, StartError,
@@ -218,6 +218,12 @@ async fn write_textfile(numbers: Numbers, shutdown: CancellationToken) {
                     Err(error) => tracing::error!(%error, "cannot write the metrics"),
                 }
             }
+            let problem = file.as_ref().and_then(|(_, file)| file.problem());
+            let problem = problem.map(|problem| format!("node_exporter does not get numbers: {problem}"));
+            numbers
+                .handle
+                .conditions()
+                .set(Kind::TextfileFailing, "", problem);
             // A reload may turn it on.
             let pause = settings.textfile_interval.min(Duration::from_secs(5));
             (file.is_some(), file, pause, settings.textfile_interval)
@@ -308,7 +314,7 @@ fn status_line(bans: usize, simulate: bool, names: &[String], wrong: &[Condition
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conditions::{Conditions, Kind};
+    use crate::conditions::Conditions;
 
     #[test]
     fn the_status_line_says_what_is_filtered_and_what_is_wrong() {

@@ -269,6 +269,10 @@ async fn exports_are_imports() {
             .contains("0 new, 0 changed, 2 already so")
     );
 
+    let ran = run(&daemon, "import /dev/null");
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(ran.stdout, "there is nothing in /dev/null: no ban was imported\n");
+
     daemon.service.bans.lock().unwrap().clear();
     let ran = import(&daemon, "import -", &csv);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);

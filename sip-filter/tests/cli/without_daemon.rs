@@ -147,6 +147,44 @@ fn a_configuration_without_interface_is_valid_but_not_silently() {
 }
 
 #[test]
+fn what_is_valid_and_would_not_start_here_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.toml");
+    let pins = dir.path().join("pins");
+    let text = format!(
+        "socket_group = \"no-such-group\"\nadmin_group = \"root\"\n[protect]\nudp_ports = [5060, 5070, 5060]\n\
+         [bpf]\npin_root = \"{}\"\n",
+        pins.display()
+    );
+    std::fs::write(&file, text).unwrap();
+    let ran = sip_filter(Path::new(NOWHERE), &["config", "check", file.to_str().unwrap()]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let pins = format!("bpf.pin_root: {}", pins.display());
+    for words in [
+        "socket_group: there is no group `no-such-group`",
+        &pins,
+        "protect.udp_ports: 5060 is listed twice",
+    ] {
+        assert!(
+            ran.stderr.contains(&format!("warning: {words}")),
+            "no `{words}` in {}",
+            ran.stderr
+        );
+    }
+    assert_eq!(ran.stderr.lines().count(), 3, "{}", ran.stderr);
+}
+
+#[test]
+fn a_negative_length_is_no_option() {
+    for verb in [&["ban", "203.0.113.7"][..], &["import", "-"]] {
+        let ran = sip_filter(Path::new(NOWHERE), &[verb, &["-d", "-5s"]].concat());
+        assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+        assert!(ran.stderr.contains("`-5s` is none of these"), "{}", ran.stderr);
+        assert!(!ran.stderr.contains("tip:"), "{}", ran.stderr);
+    }
+}
+
+#[test]
 fn help_completions_and_manual_need_no_daemon() {
     let ran = sip_filter(Path::new(NOWHERE), &["--help"]);
     assert_eq!(ran.code, Some(0));

@@ -76,6 +76,8 @@ fn a_list_that_does_not_fit_changes_nothing() {
             .map(|n: u32| format!("{}\n", Ipv4Addr::from(0x0b00_0000 + n)))
             .collect();
         let file = rig.dir.write("list.txt", &list).unwrap();
+        let rehearsal = daemon.ask(&["import", "--dry-run", file.to_str().unwrap()]);
+        rehearsal.refused(5, &["IPv4 ban table of sip0 is full", "tables.ban4"]);
         let ran = daemon.ask(&["import", file.to_str().unwrap()]);
         ran.refused(5, &["IPv4 ban table of sip0 is full", "tables.ban4"]);
         assert_eq!(daemon.done(&["list", "-o", "raw"]), before, "{count}");

@@ -284,11 +284,12 @@ impl Service for Fake {
                 scope: request.scope,
                 expires,
                 expires_in_seconds: expires.map(|end| seconds_until(end, now())),
+                before: None,
             })
             .collect())
     }
 
-    fn unban(&self, request: &Unban) -> Result<Vec<UnbanResult>, ApiError> {
+    fn unban(&self, request: &Unban) -> Result<Outcomes<UnbanResult>, ApiError> {
         let mut bans = self.bans.lock().unwrap();
         let targets: Vec<Target> = match request {
             Unban::Targets(targets) => targets.clone(),
@@ -315,7 +316,8 @@ impl Service for Fake {
                         .find(|wider| wider.net().contains(&target.net())),
                 }
             })
-            .collect())
+            .collect::<Vec<_>>()
+            .into())
     }
 
     fn import(&self, request: &ImportRequest) -> Result<ImportReport, ApiError> {
@@ -363,7 +365,7 @@ impl Service for Fake {
         Ok(self.allowed.lock().unwrap().clone())
     }
 
-    fn allow(&self, request: &AllowAdd) -> Result<Vec<AllowResult>, ApiError> {
+    fn allow(&self, request: &AllowAdd) -> Result<Outcomes<AllowResult>, ApiError> {
         let mut allowed = self.allowed.lock().unwrap();
         Ok(request
             .targets
@@ -383,7 +385,8 @@ impl Service for Fake {
                     changed,
                 }
             })
-            .collect())
+            .collect::<Vec<_>>()
+            .into())
     }
 
     fn disallow(&self, request: &AllowRemove) -> Result<Vec<AllowResult>, ApiError> {

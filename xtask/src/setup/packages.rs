@@ -45,7 +45,7 @@ const fn optional(command: &'static str, package: &'static str, reason: &'static
     }
 }
 
-static PROGRAMS: [Program; 21] = [
+static PROGRAMS: [Program; 22] = [
     program("ip", "iproute2", "network namespaces and virtual links"),
     program("nft", "nftables", "the firewall to compare with"),
     program("iptables", "iptables", "the older firewall to compare with"),
@@ -95,6 +95,11 @@ static PROGRAMS: [Program; 21] = [
         "curl",
         "curl",
         "any HTTP client, on the API's socket and the metrics endpoint",
+    ),
+    program(
+        "faketime",
+        "faketime",
+        "shows the daemon another wall clock than the machine's",
     ),
     program("jq", "jq", "a reader of our JSON"),
     program(

@@ -1,15 +1,17 @@
 //! A program of the operator: the alarm as JSON on its standard input, no shell, bounded time.
 
 use std::{
+    fs,
     io::{self, Read as _, Write as _},
     os::unix::process::CommandExt as _,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use nix::{
-    sys::signal::{Signal, killpg},
+    sys::signal::{Signal, kill, killpg},
     unistd::Pid,
 };
 
@@ -45,13 +47,15 @@ impl Exec {
         };
         let mut json = serde_json::to_vec(alarm).map_err(|error| failed(error.into()))?;
         json.push(b'\n');
+        let mark = mark();
         let mut child = Command::new(&self.program)
             .args(&self.arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            // A group of its own, so that what it starts can be ended with it.
+            // A group of its own, so that what it starts can be ended with it; and a mark, for what leaves the group.
             .process_group(0)
+            .env(MARK, &mark)
             .spawn()
             .map_err(failed)?;
         // Both pipes have threads of their own: a hook that neither reads nor ends must not hold up this one.
@@ -66,7 +70,7 @@ impl Exec {
                 message
             })
         });
-        let status = wait(&mut child, self.limit).map_err(failed)?;
+        let status = wait(&mut child, &mark, self.limit).map_err(failed)?;
         let Some(status) = status else {
             return Err(DeliveryError::TimeLimit {
                 program: self.program.clone(),
@@ -96,15 +100,15 @@ impl Receiver for Exec {
 }
 
 /// `None`: it took too long, and was killed with all that it started.
-fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<std::process::ExitStatus>> {
+fn wait(child: &mut Child, mark: &str, limit: Duration) -> io::Result<Option<std::process::ExitStatus>> {
     let end = Instant::now() + limit;
     loop {
         if let Some(status) = child.try_wait()? {
-            kill_group(child);
+            kill_all(child, mark);
             return Ok(Some(status));
         }
         if Instant::now() >= end {
-            kill_group(child);
+            kill_all(child, mark);
             child.wait()?;
             return Ok(None);
         }
@@ -112,7 +116,51 @@ fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<std::process::E
     }
 }
 
+/// Tells the processes of one run of a hook from all others.
+const MARK: &str = "SIP_FILTER_HOOK";
+
+fn mark() -> String {
+    static RUNS: AtomicU64 = AtomicU64::new(0);
+    format!("{}-{}", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed))
+}
+
 /// What a hook leaves running would hold its pipes open; its time is over, too.
+fn kill_all(child: &Child, mark: &str) {
+    kill_group(child);
+    // `setsid` and daemons leave the group. What they start meanwhile is found the next time.
+    for _ in 0..3 {
+        let marked = marked(mark);
+        if marked.is_empty() {
+            return;
+        }
+        for process in marked {
+            let _ = kill(process, Signal::SIGKILL);
+        }
+    }
+}
+
+/// Processes that live and were started by this run of the hook.
+fn marked(mark: &str) -> Vec<Pid> {
+    let wanted = format!("{MARK}={mark}");
+    let is_marked = |environment: &[u8]| {
+        environment
+            .split(|byte| *byte == 0)
+            .any(|one| one == wanted.as_bytes())
+    };
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    processes
+        .flatten()
+        .filter_map(|process| {
+            let id = process.file_name().to_str()?.parse().ok()?;
+            // One that is gone, or somebody else's, cannot be read.
+            let environment = fs::read(process.path().join("environ")).ok()?;
+            is_marked(&environment).then(|| Pid::from_raw(id))
+        })
+        .collect()
+}
+
 fn kill_group(child: &Child) {
     if let Ok(group) = i32::try_from(child.id()) {
         // Nothing left of the group: nothing to do.
@@ -122,7 +170,7 @@ fn kill_group(child: &Child) {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, time::SystemTime};
+    use std::time::SystemTime;
 
     use super::*;
     use crate::{
@@ -170,6 +218,21 @@ mod tests {
             .deliver(&[alarm()])
             .unwrap_err();
         assert!(matches!(error, DeliveryError::TimeLimit { .. }), "{error}");
+        thread::sleep(Duration::from_secs(4));
+        assert!(!file.exists(), "the child has outlived the hook");
+    }
+
+    #[test]
+    fn a_child_that_leaves_the_group_is_ended_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("still-there");
+        for end in ["exit 0", "sleep 60"] {
+            let script = format!(
+                "setsid sh -c 'sleep 3; touch {}' >/dev/null 2>&1 & {end}",
+                file.display()
+            );
+            let _ = sh(&script, Duration::from_millis(500)).deliver(&[alarm()]);
+        }
         thread::sleep(Duration::from_secs(4));
         assert!(!file.exists(), "the child has outlived the hook");
     }

@@ -63,6 +63,15 @@ impl Receiver for Fake {
 }
 
 fn start(failures: u32, is_final: bool, repeat: Option<Duration>) -> (Worker, Inbox<Vec<Alarm>>, Counts) {
+    start_with(failures, is_final, repeat, Conditions::default())
+}
+
+fn start_with(
+    failures: u32,
+    is_final: bool,
+    repeat: Option<Duration>,
+    conditions: Conditions,
+) -> (Worker, Inbox<Vec<Alarm>>, Counts) {
     let (attempts, inbox) = channel();
     let counts = Counts::default();
     let fake = Fake {
@@ -72,7 +81,7 @@ fn start(failures: u32, is_final: bool, repeat: Option<Duration>) -> (Worker, In
         attempts,
     };
     (
-        Worker::start(Box::new(fake), counts.clone()).unwrap(),
+        Worker::start(Box::new(fake), counts.clone(), conditions).unwrap(),
         inbox,
         counts,
     )
@@ -97,6 +106,39 @@ fn what_fails_is_tried_again_in_its_latest_state() {
         (count.delivered, count.failed, count.refused, count.waiting),
         (1, 1, 0, 0)
     );
+}
+
+#[test]
+fn a_receiver_that_is_gone_is_a_condition_until_it_is_back() {
+    let conditions = Conditions::default();
+    let raised = || conditions.is_raised(Kind::AlarmsUndelivered, "fake");
+    let (worker, inbox, _) = start_with(3, false, None, conditions.clone());
+    worker.put(alarm("eth0", false));
+    for _ in 0..2 {
+        inbox.recv_timeout(PATIENCE).unwrap();
+        assert!(!raised(), "it may only be restarted");
+    }
+    // After the third failure, and before the fourth attempt 4 s later.
+    inbox.recv_timeout(PATIENCE).unwrap();
+    let end = Instant::now() + PATIENCE;
+    while !raised() {
+        assert!(Instant::now() < end);
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(
+        conditions.current()[0].text.contains("fake"),
+        "{:?}",
+        conditions.current()
+    );
+    inbox.recv_timeout(PATIENCE).unwrap();
+    worker.stop();
+    assert!(!raised());
+    // What is refused for good need not be tried three times.
+    let (worker, inbox, _) = start_with(1, true, None, conditions.clone());
+    worker.put(alarm("eth0", false));
+    inbox.recv_timeout(PATIENCE).unwrap();
+    worker.stop();
+    assert!(raised());
 }
 
 #[test]

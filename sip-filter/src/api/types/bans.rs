@@ -232,6 +232,23 @@ pub struct BanResult {
     pub expires: Option<SystemTime>,
     /// The same from the time of the answer.
     pub expires_in_seconds: Option<u64>,
+    /// The ban that was changed or replaced, as it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<BanBefore>,
+}
+
+/// A ban that another took the place of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BanBefore {
+    /// Who had banned.
+    pub origin: String,
+    /// What was stopped.
+    pub scope: Scope,
+    /// When it would have ended; `null` is permanent.
+    #[serde(with = "optional_time", default)]
+    pub expires: Option<SystemTime>,
+    /// The same from the time of the answer.
+    pub expires_in_seconds: Option<u64>,
 }
 
 /// Results per target, with the mode, since in simulate mode no ban takes effect.
@@ -243,6 +260,28 @@ pub struct Targeted<T> {
     pub mode: Mode,
     /// In the order of the request.
     pub results: Vec<T>,
+    /// Why it is not saved and would not survive a restart. What lets packets pass holds all the same, and saving is
+    /// tried again; anything else would have been refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_saved: Option<String>,
+}
+
+/// What became of each target of a change, and whether it is saved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcomes<T> {
+    /// In the order of the request.
+    pub results: Vec<T>,
+    /// See [`Targeted::not_saved`].
+    pub not_saved: Option<String>,
+}
+
+impl<T> From<Vec<T>> for Outcomes<T> {
+    fn from(results: Vec<T>) -> Self {
+        Self {
+            results,
+            not_saved: None,
+        }
+    }
 }
 
 /// `POST /v1/bans/remove`: exactly one of the three.
