@@ -1,2 +1,15 @@
 //! Faults with traffic running: what was promised holds when processes die, disks fill and clocks jump.
 //! Part of `cargo xtask faults`; what each test promises is in `docs/reliability.md`.
+
+use std::str::FromStr;
+
+/// A number `cargo xtask faults` gives by the environment (`--kills` is `SIP_FILTER_FAULT_KILLS`); otherwise that of CI.
+#[expect(dead_code, reason = "the tests of faults come one by one")]
+pub(crate) fn setting<T: FromStr>(name: &str, otherwise: T) -> T {
+    let variable = format!("SIP_FILTER_FAULT_{name}");
+    let Ok(text) = std::env::var(&variable) else {
+        return otherwise;
+    };
+    text.parse()
+        .unwrap_or_else(|_| panic!("{variable} is no number: {text}"))
+}
