@@ -68,6 +68,20 @@
       'use a driver with native XDP, or set `xdp_mode = "generic"` to accept it as it is'
     ),
     condition(
+      'not-pinned',
+      'critical',
+      'sip-filter on {{ $labels.instance }} would end with its daemon',
+      'The pins that keep the filter attached are gone: while the daemon runs, all is as always; when it ends, the interface is open.',
+      'packets are still filtered; mount the BPF file system again (`mount -t bpf bpf /sys/fs/bpf`), and the pins are put back by themselves; until then do not stop the daemon'
+    ),
+    condition(
+      'events-lost',
+      'warning',
+      'sip-filter on {{ $labels.instance }} does not see all that its rules should',
+      'More events came than the daemon could take. What is banned or over a limit is dropped all the same.',
+      'bans and limits hold, but rules see less than there was; look at `sip-filter top`, at the load of the processors, and lower `events.per_source`'
+    ),
+    condition(
       'answers-unseen',
       'warning',
       'sip-filter does not see the answers of the server on {{ $labels.instance }}',

@@ -53,11 +53,15 @@ pub enum Kind {
     DistributedAuth,
     /// The configuration file cannot be used; an older one is in force.
     ConfigRejected,
+    /// The filter would end with the daemon: its pins are gone. Subject: the interface.
+    NotPinned,
+    /// Detection does not keep up: events of the kernel program were lost for want of room. Subject: the interface.
+    EventsLost,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Detached,
         Self::InterfaceMissing,
         Self::GenericMode,
@@ -71,6 +75,8 @@ impl Kind {
         Self::Drift,
         Self::DistributedAuth,
         Self::ConfigRejected,
+        Self::NotPinned,
+        Self::EventsLost,
     ];
 
     /// Stable name, as in JSON.
@@ -90,6 +96,8 @@ impl Kind {
             Self::Drift => "drift",
             Self::DistributedAuth => "distributed-auth",
             Self::ConfigRejected => "config-rejected",
+            Self::NotPinned => "not-pinned",
+            Self::EventsLost => "events-lost",
         }
     }
 
@@ -109,9 +117,11 @@ impl Kind {
     #[must_use]
     pub const fn severity(self) -> Severity {
         match self {
-            Self::Detached | Self::InterfaceMissing | Self::BannedSourcePasses | Self::StoreFailing => {
-                Severity::Critical
-            }
+            Self::Detached
+            | Self::InterfaceMissing
+            | Self::BannedSourcePasses
+            | Self::StoreFailing
+            | Self::NotPinned => Severity::Critical,
             Self::GenericMode
             | Self::AnswersUnseen
             | Self::MapNearlyFull
@@ -120,7 +130,8 @@ impl Kind {
             | Self::SimulateTooLong
             | Self::Drift
             | Self::DistributedAuth
-            | Self::ConfigRejected => Severity::Warning,
+            | Self::ConfigRejected
+            | Self::EventsLost => Severity::Warning,
         }
     }
 
@@ -135,9 +146,11 @@ impl Kind {
             | Self::BannedSourcePasses
             | Self::StoreFailing
             | Self::Drift
-            | Self::ConfigRejected => true,
+            | Self::ConfigRejected
+            | Self::NotPinned
+            | Self::EventsLost
+            | Self::AnswersUnseen => true,
             Self::GenericMode
-            | Self::AnswersUnseen
             | Self::FloodOngoing
             | Self::MassBan
             | Self::SimulateTooLong
@@ -202,6 +215,14 @@ impl Kind {
                 "change the password of the account; `sip-filter events` tells which and how many sources"
             }
             Self::ConfigRejected => "`sip-filter config check` names line and key",
+            Self::NotPinned => {
+                "packets are still filtered; mount the BPF file system again (`mount -t bpf bpf /sys/fs/bpf`), and the \
+                 pins are put back by themselves; until then do not stop the daemon"
+            }
+            Self::EventsLost => {
+                "bans and limits hold, but rules see less than there was; look at `sip-filter top`, at the load of the \
+                 processors, and lower `events.per_source`"
+            }
         }
     }
 }

@@ -77,6 +77,13 @@ impl Detector for EveryThird {
         self.seen.remove(&target);
     }
 
+    fn not_enforced(&mut self, target: Target, _: SystemTime) {
+        self.restored
+            .lock()
+            .unwrap()
+            .push(format!("{target} not enforced"));
+    }
+
     fn distrust(&mut self, target: Target) {
         self.restored.lock().unwrap().push(format!("distrust {target}"));
     }

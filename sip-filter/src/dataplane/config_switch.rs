@@ -3,16 +3,18 @@
 use std::{
     io,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
-    thread,
     time::{Duration, Instant},
 };
 
 use aya::maps::{Array, MapData};
 use sip_filter_common::abi::{Config, flags};
 
-use super::{DataplaneError, memory::Words, program::PodConfig};
+use super::{DataplaneError, memory::Words, program::PodConfig, quiet};
 
-/// A packet that began under the copy now inactive may still read it; no packet takes this long.
+/// A packet that began under the copy now inactive may still read it; after this long, it certainly has left.
+const SURELY_OVER: Duration = Duration::from_secs(1);
+
+/// No packet takes this long, unless the processor itself is stopped: for kernels that do not tell ([`quiet`]).
 const GRACE: Duration = Duration::from_millis(2);
 
 #[derive(Clone)]
@@ -66,7 +68,9 @@ impl ConfigSwitch {
 
 impl State {
     fn write(&mut self) -> io::Result<()> {
-        thread::sleep(GRACE.saturating_sub(self.switched.elapsed()));
+        if self.switched.elapsed() < SURELY_OVER {
+            quiet::wait(GRACE);
+        }
         let active = self.control.word(0);
         let next = 1 - (active.load(Ordering::SeqCst) & 1);
         let config = Config {

@@ -8,13 +8,13 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    thread,
     time::Duration,
 };
 
 use super::{
     Counters, DataplaneError, LoadedProgram, counters,
     program::{COUNTERS, PodLocal, map_data},
+    quiet,
 };
 use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
 
@@ -24,10 +24,18 @@ const BASE: &str = "BASE";
 /// In the place of the random state of CPU 0: this map holds a sum, that of `BASE` included.
 const SUMMED: u64 = 0x7375_6d6d_6564_2121;
 
-/// A packet that began under the program before is counted by then.
+/// A packet that began under the program before is counted by then, where the kernel does not tell ([`quiet`]).
 const GRACE: Duration = Duration::from_millis(5);
 
 type Pinned = PerCpuArray<MapData, PodLocal>;
+
+/// What earlier runs counted.
+pub(super) struct Past {
+    /// The sum.
+    pub(super) sum: Counters,
+    /// The map that holds it for the next run, if there was one before.
+    map: Option<MapData>,
+}
 
 /// Gives this run's counters a pin before they are counted in.
 pub(super) fn pin(directory: &Path, program: &LoadedProgram) -> Result<PathBuf, DataplaneError> {
@@ -43,8 +51,8 @@ pub(super) fn pin(directory: &Path, program: &LoadedProgram) -> Result<PathBuf, 
 
 /// Takes over what earlier runs counted, from the pins in `from`, once `own` (see [`pin`]) counts in their place; the pins
 /// are then as they should be in `to`. Where that fails, counting starts at zero, and says so.
-pub(super) fn take_over(from: &Path, to: &Path, own: &Path) -> Counters {
-    thread::sleep(GRACE);
+pub(super) fn take_over(from: &Path, to: &Path, own: &Path) -> Past {
+    quiet::wait(GRACE);
     let taken = sum(from, own).and_then(|(sum, spare)| {
         if let Some((path, map)) = spare {
             keep(&sum, map)?;
@@ -59,13 +67,39 @@ pub(super) fn take_over(from: &Path, to: &Path, own: &Path) -> Counters {
         Ok(sum)
     });
     let named = fs::rename(own, to.join(COUNTERS));
-    match taken.and_then(|sum| named.map(|()| sum)) {
+    let sum = match taken.and_then(|sum| named.map(|()| sum)) {
         Ok(sum) => sum,
         Err(error) => {
             tracing::warn!(%error, pins = %from.display(), "the counters of earlier runs cannot be taken over; counting starts at zero");
             counters::zero()
         }
+    };
+    Past {
+        sum,
+        map: MapData::from_pin(to.join(BASE)).ok(),
     }
+}
+
+/// Pins this run's counters and those of earlier runs again, after their pins were lost.
+pub(super) fn pin_again(
+    directory: &Path,
+    program: &LoadedProgram,
+    past: &Past,
+) -> Result<(), DataplaneError> {
+    let own = map_data(&program.ebpf, COUNTERS)?;
+    let maps = [(COUNTERS, Some(own)), (BASE, past.map.as_ref())];
+    for (name, map) in maps {
+        let path = directory.join(name);
+        if let Some(map) = map
+            && !path.exists()
+        {
+            map.pin(&path).map_err(|error| DataplaneError::Pin {
+                path,
+                source: error.into(),
+            })?;
+        }
+    }
+    Ok(())
 }
 
 /// Pins of counters, but for our own.
