@@ -45,6 +45,8 @@
     remedy,
   ),
 
+  local counted(name, matchers=[]) = 'increase(%s[%s])' % [series(name, matchers), config.countWindow],
+
   local conditions = [
     condition(
       'detached',
@@ -77,9 +79,10 @@
     condition(
       'events-lost',
       'warning',
-      'sip-filter on {{ $labels.instance }} does not see all that its rules should',
-      'More events came than the daemon could take. What is banned or over a limit is dropped all the same.',
-      'bans and limits hold, but rules see less than there was; look at `sip-filter top`, at the load of the processors, and lower `events.per_source`'
+      'sip-filter on {{ $labels.instance }} loses events',
+      'The kernel found the ring buffer full, so detection did not see everything and may ban late. Bans and limits in the kernel are not concerned.',
+      'give the daemon more processor time, or lower `events.per_window` and run `sip-filter config reload`',
+      ' or sum without (interface) (%s) > %d' % [counted('sip_filter_events_lost_total'), config.eventsLost]
     ),
     condition(
       'answers-unseen',
@@ -197,17 +200,7 @@
     ),
   ],
 
-  local counted(name, matchers=[]) = 'increase(%s[%s])' % [series(name, matchers), config.countWindow],
-
   local counts = [
-    alert(
-      'events-lost',
-      'warning',
-      'sum without (interface) (%s) > %d' % [counted('sip_filter_events_lost_total'), config.eventsLost],
-      'sip-filter on {{ $labels.instance }} loses events',
-      'The kernel found the ring buffer full, so detection did not see everything and may ban late. Bans and limits in the kernel are not concerned.',
-      'give the daemon more processor time, or lower `events.per_window` and run `sip-filter config reload`'
-    ),
     alert(
       'alarm-deliveries-failing',
       'warning',

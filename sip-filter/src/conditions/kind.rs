@@ -220,8 +220,7 @@ impl Kind {
                  pins are put back by themselves; until then do not stop the daemon"
             }
             Self::EventsLost => {
-                "bans and limits hold, but rules see less than there was; look at `sip-filter top`, at the load of the \
-                 processors, and lower `events.per_source`"
+                "give the daemon more processor time, or lower `events.per_window` and run `sip-filter config reload`"
             }
         }
     }

@@ -371,6 +371,44 @@ async fn the_engine_is_told_what_was_known_before() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_engine_hears_of_a_ban_that_no_table_took() {
+    let dir = tempfile::tempdir().unwrap();
+    let plane = Fake::default();
+    plane.state().room = Some(0);
+    let path = dir.path().join("config.toml");
+    std::fs::write(&path, "").unwrap();
+    let source = Source {
+        path: Some(path),
+        overrides: Overrides {
+            state_dir: Some(dir.path().join("state")),
+            ..Overrides::default()
+        },
+    };
+    let config = source.load().unwrap();
+    let detector = EveryThird::default();
+    let told = Arc::clone(&detector.restored);
+    let planes = vec![plane.plane()];
+    let shutdown = CancellationToken::new();
+    let daemon = Daemon::start(
+        source,
+        config,
+        planes,
+        Box::new(Fixed),
+        Box::new(detector),
+        shutdown,
+    )
+    .unwrap();
+    let sink = plane.state().sink.clone().unwrap();
+    sink.send(vec![invite(1); 3]).await.unwrap();
+    until("the refusal", || {
+        *told.lock().unwrap() == ["233.252.0.1 not enforced"]
+    })
+    .await;
+    assert!(plane.targets().is_empty());
+    stop(daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dropped_frames_are_copied_while_somebody_captures() {
     use sip_filter_common::verdict::Reason;
     let dir = tempfile::tempdir().unwrap();
