@@ -27,6 +27,10 @@ pub(crate) struct Args {
     /// Only the tests with this in their names, such as `kills` or `store`
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
+
+    /// Of the daemon as it is delivered: for very many events or packets
+    #[arg(long)]
+    release: bool,
 }
 
 impl Args {
@@ -57,6 +61,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     );
     let mut command = process::cargo(["test", "--package", "sip-filter", "--test", "live"]);
     command
+        .args(args.release.then_some("--release"))
         .arg(args.filter())
         // One after the other, so that what a test measures is its own.
         .args(["--", "--nocapture", "--test-threads=1"])

@@ -25,7 +25,8 @@ struct State {
     control: Words,
     base: Config,
     table_flags: u64,
-    switched: Instant,
+    /// `None` before the first time: nobody reads either copy yet.
+    switched: Option<Instant>,
 }
 
 impl ConfigSwitch {
@@ -39,7 +40,7 @@ impl ConfigSwitch {
             control,
             base,
             table_flags: 0,
-            switched: Instant::now(),
+            switched: None,
         };
         state.write().map_err(|source| DataplaneError::Write {
             what: "configuration",
@@ -68,7 +69,7 @@ impl ConfigSwitch {
 
 impl State {
     fn write(&mut self) -> io::Result<()> {
-        if self.switched.elapsed() < SURELY_OVER {
+        if self.switched.is_some_and(|then| then.elapsed() < SURELY_OVER) {
             quiet::wait(GRACE);
         }
         let active = self.control.word(0);
@@ -82,7 +83,7 @@ impl State {
             .set(index, PodConfig(config), 0)
             .map_err(io::Error::other)?;
         active.store(next, Ordering::SeqCst);
-        self.switched = Instant::now();
+        self.switched = Some(Instant::now());
         Ok(())
     }
 }

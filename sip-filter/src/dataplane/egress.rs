@@ -10,6 +10,8 @@ use aya::{
     util::KernelVersion,
 };
 
+use nix::net::if_::if_nametoindex;
+
 use super::{
     Egress,
     error::os_error,
@@ -94,7 +96,8 @@ impl Attached {
         program: &mut SchedClassifier,
         (interface, index, id): (&str, u32, u32),
     ) -> Option<String> {
-        if !self.is_lost((index, id)) {
+        // With the interface itself the program went, too: that is for whoever looks after interfaces.
+        if !self.is_lost((index, id)) || if_nametoindex(interface) != Ok(index) {
             return None;
         }
         if !privileges::may_attach() {

@@ -4,17 +4,18 @@ use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
     sched::{CpuSet, sched_setaffinity},
+    sys::signal::Signal,
     unistd::Pid,
 };
 use sip_filter::detect::Rule;
 use xtask::lab::{frames::Link, wait};
 
-use super::{interfaces::SMALL, setting};
+use super::{interfaces::SMALL, random::Random, setting};
 use crate::{
     exactness::{counted, difference, mix},
     rig::{Daemon, INTERFACE, Rig, SENDER, usable},
@@ -30,14 +31,17 @@ enum Change {
     Kill,
     Upgrade,
     Tables,
+    /// Starts that are killed at a random moment, so that several runs' counters lie about.
+    KilledStarts,
 }
 
-const CHANGES: [Change; 5] = [
+const CHANGES: [Change; 6] = [
     Change::Reload,
     Change::Restart,
     Change::Kill,
     Change::Upgrade,
     Change::Tables,
+    Change::KilledStarts,
 ];
 
 fn config(rig: &Rig, number: u32) {
@@ -84,10 +88,12 @@ fn send(rig: &Rig, cpu: usize, mix: &[Vec<u8>], stop: &AtomicBool, rounds: &Atom
 struct Trial {
     rig: Rig,
     mix: Vec<Vec<u8>>,
+    /// How long a start takes.
+    start: Duration,
 }
 
 impl Trial {
-    fn change(&self, change: Change, configs: &mut u32, daemon: Daemon) -> Daemon {
+    fn change(&self, change: Change, (configs, random): (&mut u32, &mut Random), daemon: Daemon) -> Daemon {
         match change {
             Change::Reload => {
                 for _ in 0..5 {
@@ -111,6 +117,15 @@ impl Trial {
             }
             Change::Restart => drop(daemon.stop()),
             Change::Kill => daemon.kill(),
+            Change::KilledStarts => {
+                daemon.kill();
+                for _ in 0..4 {
+                    let mut process = self.rig.spawn("main", &[]);
+                    thread::sleep(random.within(self.start));
+                    process.signal(Signal::SIGKILL);
+                    process.wait(Duration::from_secs(20)).unwrap();
+                }
+            }
             Change::Upgrade => {
                 daemon.stop();
                 let root = self.rig.pin_root("main");
@@ -145,6 +160,7 @@ fn two_processors_at_full_rate_lose_no_count_over_reloads_restarts_kills_and_upg
     ];
     rig.sender.run("tc", &queue).unwrap();
     config(&rig, 0);
+    let begun = Instant::now();
     let mut daemon = rig.start("main", &[]);
     daemon.done(&["allow", "add", "198.51.100.130"]);
     daemon.done(&[
@@ -153,7 +169,13 @@ fn two_processors_at_full_rate_lose_no_count_over_reloads_restarts_kills_and_upg
         "2001:db8:bad:1::/64",
         "2001:db8:bad:2::9",
     ]);
-    let trial = Trial { rig, mix: mix() };
+    let start = begun.elapsed();
+    let trial = Trial {
+        rig,
+        mix: mix(),
+        start,
+    };
+    let mut random = Random::seeded("two_processors_at_full_rate");
     let mut configs = 0;
     // One round by itself, to know what each round comes to.
     thread::sleep(Duration::from_millis(300));
@@ -175,7 +197,7 @@ fn two_processors_at_full_rate_lose_no_count_over_reloads_restarts_kills_and_upg
                     let (trial, stop, rounds) = (&trial, &stop, &rounds);
                     scope.spawn(move || send(&trial.rig, cpu, &trial.mix, stop, rounds));
                 }
-                let daemon = trial.change(change, &mut configs, daemon);
+                let daemon = trial.change(change, (&mut configs, &mut random), daemon);
                 stop.store(true, Ordering::Relaxed);
                 daemon
             });

@@ -151,7 +151,7 @@ fn millions_of_events_neither_stall_the_daemon_nor_fill_its_memory() {
         return;
     }
     const CHUNK: u64 = 6_000;
-    let wanted: u64 = setting("EVENTS", 120_000);
+    let wanted: u64 = setting("EVENTS", 60_000);
     let rig = Rig::new("events");
     // Nobody but the test may send.
     for netns in [&rig.sender, &rig.server] {

@@ -47,14 +47,20 @@ fn a_full_ban_table_refuses_loudly_and_keeps_what_it_has() {
     rig.config("main", "", "[tables]\nban4 = 64");
     let daemon = rig.start("main", &[]);
     let witness = Witness::begin(&rig, &daemon, Duration::from_secs(180));
-    let mut last = 0;
-    for number in 0..1_000 {
-        let ran = daemon.ask(&["ban", &filler(number), "-d", "permanent"]);
-        if ran.code != Some(0) {
-            ran.refused(5, &["IPv4 ban table of sip0 is full", "tables.ban4"]);
-            last = number;
-            break;
+    let (mut last, mut step) = (0, 32);
+    while step > 0 {
+        let several: Vec<String> = (last..last + step).map(filler).collect();
+        let mut ban = vec!["ban", "-d", "permanent"];
+        ban.extend(several.iter().map(String::as_str));
+        let ran = daemon.ask(&ban);
+        if ran.code == Some(0) {
+            last += step;
+            continue;
         }
+        // None of them was taken, so fewer may fit.
+        ran.refused(5, &["IPv4 ban table of sip0 is full", "tables.ban4"]);
+        assert_eq!(daemon.json(&["status"])["bans"], last + 1);
+        step /= 2;
     }
     assert!(last >= 62, "full after {last}");
     let list = |daemon: &Daemon| {
