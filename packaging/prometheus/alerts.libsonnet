@@ -45,6 +45,8 @@
     remedy,
   ),
 
+  local counted(name, matchers=[]) = 'increase(%s[%s])' % [series(name, matchers), config.countWindow],
+
   local conditions = [
     condition(
       'detached',
@@ -66,6 +68,21 @@
       'sip-filter runs outside the driver on {{ $labels.instance }}',
       'The driver cannot run XDP, so each packet costs the kernel more before it can be dropped, and a flood is felt sooner.',
       'use a driver with native XDP, or set `xdp_mode = "generic"` to accept it as it is'
+    ),
+    condition(
+      'not-pinned',
+      'critical',
+      'sip-filter on {{ $labels.instance }} would end with its daemon',
+      'The pins that keep the filter attached are gone: while the daemon runs, all is as always; when it ends, the interface is open.',
+      'packets are still filtered; mount the BPF file system again (`mount -t bpf bpf /sys/fs/bpf`), and the pins are put back by themselves; until then do not stop the daemon'
+    ),
+    condition(
+      'events-lost',
+      'warning',
+      'sip-filter on {{ $labels.instance }} loses events',
+      'The kernel found the ring buffer full, so detection did not see everything and may ban late. Bans and limits in the kernel are not concerned.',
+      'give the daemon more processor time, or lower `events.per_window` and run `sip-filter config reload`',
+      ' or sum without (interface) (%s) > %d' % [counted('sip_filter_events_lost_total'), config.eventsLost]
     ),
     condition(
       'answers-unseen',
@@ -197,17 +214,7 @@
     ),
   ],
 
-  local counted(name, matchers=[]) = 'increase(%s[%s])' % [series(name, matchers), config.countWindow],
-
   local counts = [
-    alert(
-      'events-lost',
-      'warning',
-      'sum without (interface) (%s) > %d' % [counted('sip_filter_events_lost_total'), config.eventsLost],
-      'sip-filter on {{ $labels.instance }} loses events',
-      'The kernel found the ring buffer full, so detection did not see everything and may ban late. Bans and limits in the kernel are not concerned.',
-      'give the daemon more processor time, or lower `events.per_window` and run `sip-filter config reload`'
-    ),
     alert(
       'alarm-deliveries-failing',
       'warning',

@@ -57,11 +57,15 @@ pub enum Kind {
     AlarmsUndelivered,
     /// The text file for node_exporter cannot be written.
     TextfileFailing,
+    /// The filter would end with the daemon: its pins are gone. Subject: the interface.
+    NotPinned,
+    /// Detection does not keep up: events of the kernel program were lost for want of room. Subject: the interface.
+    EventsLost,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Detached,
         Self::InterfaceMissing,
         Self::GenericMode,
@@ -77,6 +81,8 @@ impl Kind {
         Self::ConfigRejected,
         Self::AlarmsUndelivered,
         Self::TextfileFailing,
+        Self::NotPinned,
+        Self::EventsLost,
     ];
 
     /// Stable name, as in JSON.
@@ -98,6 +104,8 @@ impl Kind {
             Self::ConfigRejected => "config-rejected",
             Self::AlarmsUndelivered => "alarms-undelivered",
             Self::TextfileFailing => "textfile-failing",
+            Self::NotPinned => "not-pinned",
+            Self::EventsLost => "events-lost",
         }
     }
 
@@ -117,9 +125,11 @@ impl Kind {
     #[must_use]
     pub const fn severity(self) -> Severity {
         match self {
-            Self::Detached | Self::InterfaceMissing | Self::BannedSourcePasses | Self::StoreFailing => {
-                Severity::Critical
-            }
+            Self::Detached
+            | Self::InterfaceMissing
+            | Self::BannedSourcePasses
+            | Self::StoreFailing
+            | Self::NotPinned => Severity::Critical,
             Self::GenericMode
             | Self::AnswersUnseen
             | Self::MapNearlyFull
@@ -129,6 +139,7 @@ impl Kind {
             | Self::Drift
             | Self::DistributedAuth
             | Self::ConfigRejected
+            | Self::EventsLost
             | Self::AlarmsUndelivered
             | Self::TextfileFailing => Severity::Warning,
         }
@@ -147,9 +158,11 @@ impl Kind {
             | Self::Drift
             | Self::ConfigRejected
             | Self::AlarmsUndelivered
-            | Self::TextfileFailing => true,
+            | Self::TextfileFailing
+            | Self::NotPinned
+            | Self::EventsLost
+            | Self::AnswersUnseen => true,
             Self::GenericMode
-            | Self::AnswersUnseen
             | Self::FloodOngoing
             | Self::MassBan
             | Self::SimulateTooLong
@@ -222,6 +235,13 @@ impl Kind {
             Self::TextfileFailing => {
                 "see that the directory of `metrics.textfile` is there and can be written by the daemon's user; writing is \
                  tried again by itself"
+            }
+            Self::NotPinned => {
+                "packets are still filtered; mount the BPF file system again (`mount -t bpf bpf /sys/fs/bpf`), and the \
+                 pins are put back by themselves; until then do not stop the daemon"
+            }
+            Self::EventsLost => {
+                "give the daemon more processor time, or lower `events.per_window` and run `sip-filter config reload`"
             }
         }
     }

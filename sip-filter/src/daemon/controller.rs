@@ -73,6 +73,8 @@ pub struct Controller {
     pub(super) forgiven: Vec<Target>,
     /// Whom we do not trust though the engine does: it is to end that.
     pub(super) distrusted: Vec<Target>,
+    /// Whose ban a rule decided and no table took: the engine is to know.
+    pub(super) unenforced: Vec<Target>,
     /// When a rule's decision that was not carried out, or a class over its limit, was last reported of a target.
     pub(super) reported: HashMap<(Target, &'static str), Duration>,
     /// Start of the current minute of reports of floods, and how many there were in it.
@@ -146,6 +148,7 @@ impl Controller {
             touched: HashSet::new(),
             forgiven: Vec::new(),
             distrusted: Vec::new(),
+            unenforced: Vec::new(),
             reported: HashMap::new(),
             floods: (Duration::ZERO, 0),
             captures: 0,

@@ -158,6 +158,7 @@ impl Controller {
 
     fn not_enforced(&mut self, decision: &Decision, error: &ImageError, clock: Clock) -> Applied {
         self.totals.refused += 1;
+        self.unenforced.push(decision.target);
         let message = format!("{} is not banned: {}", decision.target, chain(error));
         self.report(decision, JournalKind::Refused, message, clock);
         Applied::Failed
@@ -297,6 +298,11 @@ impl Controller {
             changed: old_config.differences(&self.config),
             needs_restart: restart,
         })
+    }
+
+    /// Whose ban was decided since the last call, and is not in force.
+    pub(super) fn take_unenforced(&mut self) -> Vec<Target> {
+        std::mem::take(&mut self.unenforced)
     }
 
     /// Whom operators let go since the last call: the engine is to forget them.

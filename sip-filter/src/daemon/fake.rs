@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use sip_filter_common::{abi, verdict::Reason};
 use tokio::sync::mpsc;
 
-use super::{PacketEvent, Plane};
+use super::{PacketEvent, Plane, Tended};
 use crate::{
     bans::{Endpoint, Target},
     config::Config,
@@ -51,6 +51,8 @@ pub(super) struct State {
     pub(super) captures: bool,
     /// Entries read, written, visited and reported so far.
     pub(super) handled: usize,
+    /// What is found around the program.
+    pub(super) tended: Tended,
 }
 
 #[derive(Clone, Default)]
@@ -112,6 +114,10 @@ impl Plane for FakePlane {
 
     fn egress(&self) -> Egress {
         Egress::Tcx
+    }
+
+    fn tend(&mut self) -> Tended {
+        self.0.state().tended.clone()
     }
 
     fn counters(&self) -> Result<Counters, DataplaneError> {

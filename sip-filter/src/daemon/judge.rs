@@ -1,6 +1,9 @@
 //! Looks each second at what may be wrong, and keeps the set of [conditions](crate::conditions) as it is.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
 
 use sip_filter_common::{
     abi::{Counters, Family, counter_index},
@@ -10,7 +13,7 @@ use sip_filter_common::{
 use super::{
     controller::Controller,
     journal::{JournalEvent, JournalKind},
-    plane::Plane,
+    plane::{Plane, Tended},
 };
 use crate::{
     bans::{Clock, Origin},
@@ -26,6 +29,9 @@ const RATE_OVER: Duration = Duration::from_secs(10);
 /// A flood is over when it was below the rate for so long.
 const FLOOD_HOLD: Duration = Duration::from_secs(60);
 
+/// Losses of events are over when there was none for so long.
+const LOSS_HOLD: Duration = Duration::from_secs(60);
+
 /// What is remembered from look to look.
 #[derive(Debug, Default)]
 pub(super) struct Judge {
@@ -35,6 +41,23 @@ pub(super) struct Judge {
     banned: VecDeque<(Duration, u64)>,
     /// Boot time since which the filter simulates.
     simulating: Option<Duration>,
+    /// Events lost so far, by interface.
+    lost: HashMap<String, u64>,
+}
+
+impl Judge {
+    /// Raises what was lost since the last look. What earlier runs lost, they have told.
+    fn note_lost(&mut self, conditions: &Conditions, interface: &str, lost: u64, now: Duration) {
+        let before = self.lost.insert(interface.to_owned(), lost).unwrap_or(lost);
+        if lost <= before {
+            return;
+        }
+        let text = format!(
+            "detection does not keep up on {interface}: {} events were lost within a moment",
+            lost - before
+        );
+        conditions.raise_until(Kind::EventsLost, interface, text, now + LOSS_HOLD);
+    }
 }
 
 impl Controller {
@@ -46,7 +69,11 @@ impl Controller {
         let mut dropped = 0;
         for plane in &mut self.planes {
             judge_plane(&conditions, plane.as_mut(), &self.config);
-            dropped += plane.counters().map_or(0, |counters| stopped(&counters));
+            if let Ok(counters) = plane.counters() {
+                dropped += stopped(&counters);
+                self.judge
+                    .note_lost(&conditions, plane.name(), counters.events_lost, clock.boot);
+            }
         }
         let of = |subject: &str| subject.split('/').next().unwrap_or_default().to_owned();
         let names: Vec<String> = self.planes.iter().map(|plane| plane.name().to_owned()).collect();
@@ -56,6 +83,8 @@ impl Controller {
             Kind::MapNearlyFull,
             Kind::Drift,
             Kind::BannedSourcePasses,
+            Kind::NotPinned,
+            Kind::EventsLost,
         ] {
             conditions.retain(kind, |subject| subject.is_empty() || names.contains(&of(subject)));
         }
@@ -146,10 +175,13 @@ fn judge_plane(conditions: &Conditions, plane: &mut dyn Plane, config: &Config) 
     let generic = mode == Some(XdpMode::Generic) && config.xdp_mode != AttachMode::Generic;
     let text = format!("the filter runs on {name} in generic mode, which works but is slower");
     conditions.set(Kind::GenericMode, &name, generic.then_some(text));
+    let Tended { answers, unpinned } = plane.tend();
     let unseen = match plane.egress() {
         Egress::None(why) if mode.is_some() => Some(format!("answers that leave {name} are not seen: {why}")),
-        _ => None,
+        _ => answers,
     };
+    let unpinned = unpinned.map(|why| format!("the filter on {name} would end with the daemon: {why}"));
+    conditions.set(Kind::NotPinned, &name, unpinned);
     conditions.set(Kind::AnswersUnseen, &name, unseen);
     let percent = config.conditions.table_full_percent as usize;
     for table in plane.image().fill() {

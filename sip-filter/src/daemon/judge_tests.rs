@@ -140,6 +140,46 @@ fn a_table_that_is_nearly_full_is_told_before_it_refuses() {
 }
 
 #[test]
+fn lost_events_are_told_until_a_minute_after_the_last() {
+    let mut bench = settled(Config::default());
+    bench.seconds(5, |_| {});
+    bench.planes[1].state().events_lost += 7;
+    bench.seconds(1, |_| {});
+    assert_eq!(bench.wrong(), ["events-lost fake1"]);
+    let current = bench.controller.conditions().current();
+    assert!(current[0].text.contains("7 events were lost"), "{current:?}");
+    bench.seconds(58, |_| {});
+    assert_eq!(bench.wrong(), ["events-lost fake1"]);
+    bench.seconds(3, |_| {});
+    assert!(bench.wrong().is_empty(), "{:?}", bench.wrong());
+}
+
+#[test]
+fn what_earlier_runs_lost_is_old_news() {
+    let mut bench = Bench::new(Config {
+        xdp_mode: AttachMode::Generic,
+        ..Config::default()
+    });
+    bench.planes[0].state().events_lost = 1_000;
+    bench.seconds(3, |_| {});
+    assert!(bench.wrong().is_empty(), "{:?}", bench.wrong());
+}
+
+#[test]
+fn what_is_missing_around_the_program_is_told_while_it_is() {
+    let mut bench = settled(Config::default());
+    bench.planes[0].state().tended = Tended {
+        answers: Some("answers that left fake0 were not seen".to_owned()),
+        unpinned: Some("no BPF file system".to_owned()),
+    };
+    bench.seconds(1, |_| {});
+    assert_eq!(bench.wrong(), ["answers-unseen fake0", "not-pinned fake0"]);
+    bench.planes[0].state().tended = Tended::default();
+    bench.seconds(1, |_| {});
+    assert!(bench.wrong().is_empty(), "{:?}", bench.wrong());
+}
+
+#[test]
 fn generic_mode_is_told_unless_it_is_as_configured() {
     let mut bench = Bench::new(Config::default());
     bench.seconds(1, |_| {});

@@ -6,7 +6,7 @@ use sip_filter_common::{abi::flags, sip::Class};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{PacketEvent, Plane, chain};
+use super::{PacketEvent, Plane, Tended, chain};
 use crate::{
     config::{Config, Protect},
     dataplane::{
@@ -119,6 +119,27 @@ impl Plane for LivePlane {
         match &self.state {
             State::Attached(interface) => interface.egress().clone(),
             State::Prepared(_) | State::Gone => Egress::None("the filter is not attached".to_owned()),
+        }
+    }
+
+    fn tend(&mut self) -> Tended {
+        let State::Attached(interface) = &mut self.state else {
+            return Tended::default();
+        };
+        let unpinned = match interface.tend_pins() {
+            Ok(false) => None,
+            Ok(true) => {
+                tracing::warn!(
+                    interface = self.name,
+                    "the pins of the filter had been removed, and were put back"
+                );
+                None
+            }
+            Err(error) => Some(chain(&error)),
+        };
+        Tended {
+            answers: interface.tend_egress(),
+            unpinned,
         }
     }
 

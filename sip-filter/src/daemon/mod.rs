@@ -41,7 +41,7 @@ pub use known::{ProvenBy, TrustedBy};
 pub use live::LivePlane;
 pub use notify::{Notifier, watchdog};
 pub use own::own_addresses;
-pub use plane::{PacketEvent, Plane};
+pub use plane::{PacketEvent, Plane, Tended};
 pub use requests::{
     BanDone, BanOrder, Checked, Filter, ImportBan, ImportOptions, Imported, Length, Unban, UnbanDone,
 };

@@ -20,6 +20,15 @@ pub struct PacketEvent {
     pub payload: Bytes,
 }
 
+/// What [`Plane::tend`] found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tended {
+    /// Answers were not seen for a moment.
+    pub answers: Option<String>,
+    /// Why the filter would end with the daemon, if it would.
+    pub unpinned: Option<String>,
+}
+
 /// The filter on one interface.
 pub trait Plane: Send {
     /// The interface.
@@ -48,6 +57,12 @@ pub trait Plane: Send {
 
     /// How the server's answers are observed.
     fn egress(&self) -> Egress;
+
+    /// Looks whether what the program needs around it is still there, and puts back what it can: the observer of answers,
+    /// and the pins. To be called each second.
+    fn tend(&mut self) -> Tended {
+        Tended::default()
+    }
 
     /// Sum over all CPUs.
     ///

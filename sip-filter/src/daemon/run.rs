@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     bans::{BootId, Clock, Store, StoreError, Writer},
-    config::{Config, OnStop, Source},
+    config::{Config, MissingInterface, OnStop, Source},
     privileges::{self, PrivilegeError},
 };
 
@@ -242,9 +242,18 @@ fn attach(
     sink: &mpsc::Sender<Vec<PacketEvent>>,
     clock: Clock,
 ) -> Result<(), StartError> {
+    let must = controller.config().missing_interface == MissingInterface::Fail;
     for plane in planes {
         let name = plane.name().to_owned();
-        controller.add_plane(plane, clock)?;
+        match controller.add_plane(plane, clock) {
+            Ok(()) => {}
+            // It was there a moment ago: it is waited for like any other.
+            Err(ControlError::Attach { source, .. }) if source.is_absence() && !must => {
+                tracing::warn!(interface = name, error = %source, "going on without it");
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        }
         tracing::info!(interface = name, bans = controller.bans().len(), "filtering");
     }
     for plane in controller.planes_mut() {

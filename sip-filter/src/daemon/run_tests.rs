@@ -77,6 +77,13 @@ impl Detector for EveryThird {
         self.seen.remove(&target);
     }
 
+    fn not_enforced(&mut self, target: Target, _: SystemTime) {
+        self.restored
+            .lock()
+            .unwrap()
+            .push(format!("{target} not enforced"));
+    }
+
     fn distrust(&mut self, target: Target) {
         self.restored.lock().unwrap().push(format!("distrust {target}"));
     }
@@ -360,6 +367,44 @@ async fn the_engine_is_told_what_was_known_before() {
             .is_some_and(|last| last == "distrust 233.252.0.1")
     })
     .await;
+    stop(daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_engine_hears_of_a_ban_that_no_table_took() {
+    let dir = tempfile::tempdir().unwrap();
+    let plane = Fake::default();
+    plane.state().room = Some(0);
+    let path = dir.path().join("config.toml");
+    std::fs::write(&path, "").unwrap();
+    let source = Source {
+        path: Some(path),
+        overrides: Overrides {
+            state_dir: Some(dir.path().join("state")),
+            ..Overrides::default()
+        },
+    };
+    let config = source.load().unwrap();
+    let detector = EveryThird::default();
+    let told = Arc::clone(&detector.restored);
+    let planes = vec![plane.plane()];
+    let shutdown = CancellationToken::new();
+    let daemon = Daemon::start(
+        source,
+        config,
+        planes,
+        Box::new(Fixed),
+        Box::new(detector),
+        shutdown,
+    )
+    .unwrap();
+    let sink = plane.state().sink.clone().unwrap();
+    sink.send(vec![invite(1); 3]).await.unwrap();
+    until("the refusal", || {
+        *told.lock().unwrap() == ["233.252.0.1 not enforced"]
+    })
+    .await;
+    assert!(plane.targets().is_empty());
     stop(daemon).await;
 }
 

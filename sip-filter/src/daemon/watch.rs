@@ -35,6 +35,10 @@ pub trait Detector: Send {
     /// Forgets a target an operator let go.
     fn forget(&mut self, target: Target);
 
+    /// A ban that was decided is not in force, for want of room: without being told, the engine would take the target for
+    /// banned as long as the ban was to be.
+    fn not_enforced(&mut self, target: Target, now: SystemTime);
+
     /// Ends the trust in a target, until it registers again.
     fn distrust(&mut self, target: Target);
 
@@ -112,15 +116,18 @@ pub(super) async fn watch(
             detector.observe(&observation, &mut conclusions);
             // At once: the packets behind this one are to be dropped by the kernel, not to be looked at here.
             if !conclusions.is_empty() {
-                let distrusted = handle.with(|controller, clock| {
+                let (distrusted, unenforced) = handle.with(|controller, clock| {
                     for conclusion in conclusions.drain(..) {
                         controller.conclude(conclusion, clock);
                     }
-                    controller.take_distrusted()
+                    (controller.take_distrusted(), controller.take_unenforced())
                 });
                 distrusted
                     .into_iter()
                     .for_each(|target| detector.distrust(target));
+                unenforced
+                    .into_iter()
+                    .for_each(|target| detector.not_enforced(target, clock.wall));
             }
         }
         if !passed.is_empty() {

@@ -3,16 +3,18 @@
 use std::{
     io,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
-    thread,
     time::{Duration, Instant},
 };
 
 use aya::maps::{Array, MapData};
 use sip_filter_common::abi::{Config, flags};
 
-use super::{DataplaneError, memory::Words, program::PodConfig};
+use super::{DataplaneError, memory::Words, program::PodConfig, quiet};
 
-/// A packet that began under the copy now inactive may still read it; no packet takes this long.
+/// A packet that began under the copy now inactive may still read it; after this long, it certainly has left.
+const SURELY_OVER: Duration = Duration::from_secs(1);
+
+/// No packet takes this long, unless the processor itself is stopped: for kernels that do not tell ([`quiet`]).
 const GRACE: Duration = Duration::from_millis(2);
 
 #[derive(Clone)]
@@ -23,7 +25,8 @@ struct State {
     control: Words,
     base: Config,
     table_flags: u64,
-    switched: Instant,
+    /// `None` before the first time: nobody reads either copy yet.
+    switched: Option<Instant>,
 }
 
 impl ConfigSwitch {
@@ -37,7 +40,7 @@ impl ConfigSwitch {
             control,
             base,
             table_flags: 0,
-            switched: Instant::now(),
+            switched: None,
         };
         state.write().map_err(|source| DataplaneError::Write {
             what: "configuration",
@@ -66,7 +69,9 @@ impl ConfigSwitch {
 
 impl State {
     fn write(&mut self) -> io::Result<()> {
-        thread::sleep(GRACE.saturating_sub(self.switched.elapsed()));
+        if self.switched.is_some_and(|then| then.elapsed() < SURELY_OVER) {
+            quiet::wait(GRACE);
+        }
         let active = self.control.word(0);
         let next = 1 - (active.load(Ordering::SeqCst) & 1);
         let config = Config {
@@ -78,7 +83,7 @@ impl State {
             .set(index, PodConfig(config), 0)
             .map_err(io::Error::other)?;
         active.store(next, Ordering::SeqCst);
-        self.switched = Instant::now();
+        self.switched = Some(Instant::now());
         Ok(())
     }
 }

@@ -30,6 +30,12 @@ pub enum DataplaneError {
         /// Those that exist.
         known: String,
     },
+    /// It was there a moment ago.
+    #[error("interface {name} went away while the filter was being put on it")]
+    Gone {
+        /// Its name.
+        name: String,
+    },
     /// Held by another daemon.
     #[error("another sip-filter is already running on {interface} (it holds {path}); stop it first")]
     Busy {
@@ -106,6 +112,17 @@ pub enum DataplaneError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
+    /// A memory limit, or no memory at all.
+    #[error(
+        "the kernel has no memory for the tables (`{what}`): they take about 67 MB for each interface with the default sizes, which count towards the memory limit of the service (`MemoryMax=`); raise that, or make [tables] smaller"
+    )]
+    Memory {
+        /// What was tried.
+        what: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// The verifier or the loader.
     #[error("the kernel refused the program")]
     Refused(#[source] Box<dyn Error + Send + Sync>),
@@ -127,6 +144,12 @@ pub enum DataplaneError {
 }
 
 impl DataplaneError {
+    /// Whether the interface is simply not there, or not any more.
+    #[must_use]
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::NoInterface { .. } | Self::Gone { .. })
+    }
+
     pub(crate) fn load(error: aya::EbpfError) -> Self {
         Self::classify(error, "load BPF maps and programs", Self::Refused)
     }
@@ -148,6 +171,10 @@ impl DataplaneError {
             Some(libc::EPERM | libc::EACCES) if !nix::unistd::geteuid().is_root() => {
                 Self::Permission { what }
             }
+            Some(libc::ENOMEM) => Self::Memory {
+                what,
+                source: Box::new(error),
+            },
             _ => otherwise(Box::new(error)),
         }
     }

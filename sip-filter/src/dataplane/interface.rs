@@ -19,6 +19,7 @@ use sip_filter_common::{
 use super::{
     Counters, DataplaneError, Egress, Image, LoadOptions, LoadedProgram, XdpMode, counters, egress,
     error::{MINIMUM_KERNEL, os_error},
+    links::{Description, interface_of},
     netlink::xdp_programs,
     owner, past,
     pins::{Earlier, Reserved},
@@ -54,15 +55,15 @@ pub struct Interface {
     /// The kernel's id of the program.
     program_id: u32,
     mode: XdpMode,
-    egress: Egress,
+    egress: egress::Attached,
     /// Nothing of ours was attached before.
     is_new: bool,
     /// What earlier runs counted.
-    base: Counters,
+    past: past::Past,
     program: LoadedProgram,
     reserved: Reserved,
     /// Keeps the link's file descriptor; the pin keeps the link.
-    _link: XdpLink,
+    link: FdLink,
 }
 
 impl Prepared {
@@ -116,11 +117,14 @@ impl Prepared {
         };
         let to = self.reserved.directory().to_owned();
         let from = earlier.as_ref().map_or(to.as_path(), Earlier::directory);
-        let base = past::take_over(from, &to, &own);
+        let past = past::take_over(from, &to, &own);
         let link = match &earlier {
             Some(earlier) => self.take_pin(earlier, link, is_new)?,
             None => link,
         };
+        let link = FdLink::try_from(link).map_err(|_| DataplaneError::NotPinnable {
+            interface: self.name.clone(),
+        })?;
         let program_id = self.program.id()?;
         let meta = Meta {
             abi_version: ABI_VERSION,
@@ -151,10 +155,10 @@ impl Prepared {
             mode,
             egress,
             is_new,
-            base,
+            past,
             program,
             reserved,
-            _link: link,
+            link,
         };
         match described {
             Ok(()) => Ok(interface),
@@ -199,7 +203,7 @@ impl Prepared {
         let pinned = PinnedLink::from_pin(&path).map_err(|error| pin_error(error.into()))?;
         let link = FdLink::from(pinned);
         let meta = pinned_meta(&path.with_file_name("META"));
-        let index = link_index(&link);
+        let index = interface_of(&link);
         if let Some(netns) = meta.map(|meta| meta.netns)
             && index.is_some()
             && netns != 0
@@ -333,7 +337,15 @@ impl Interface {
     /// How the server's answers are observed.
     #[must_use]
     pub fn egress(&self) -> &Egress {
-        &self.egress
+        self.egress.how()
+    }
+
+    /// Looks whether the program that observes the answers is still there, and puts it back if it is not and this thread
+    /// may attach. Returns what is to be told of it when it was put back.
+    pub fn tend_egress(&mut self) -> Option<String> {
+        let program = classifier(&mut self.program.ebpf).ok()?;
+        let id = program.info().ok()?.id();
+        self.egress.tend(program, (&self.name, self.index, id))
     }
 
     /// Its number, which it keeps when it is renamed.
@@ -342,11 +354,34 @@ impl Interface {
         self.index
     }
 
-    /// Whether the interface runs this program, as the kernel says, and will when the daemon is gone.
+    /// Whether the interface runs this program, as the kernel says.
     #[must_use]
     pub fn is_attached(&self) -> bool {
-        self.reserved.link().exists()
-            && xdp_programs(self.index).is_ok_and(|ids| ids.contains(&self.program_id))
+        xdp_programs(self.index).is_ok_and(|ids| ids.contains(&self.program_id))
+    }
+
+    /// Makes sure that the filter outlives the daemon: pins again what somebody unpinned, as soon as there is a BPF file
+    /// system. Returns whether there was something to do. Takes no capability.
+    ///
+    /// # Errors
+    /// [`DataplaneError`]; the filter goes on, but ends with this process.
+    pub fn tend_pins(&mut self) -> Result<bool, DataplaneError> {
+        if self.reserved.link().exists() {
+            return Ok(false);
+        }
+        self.reserved.renew(&self.name)?;
+        let path = self.reserved.link();
+        let pin = |source: Box<dyn std::error::Error + Send + Sync>| DataplaneError::Pin {
+            path: path.clone(),
+            source,
+        };
+        let description =
+            Description::of(&self.link).ok_or_else(|| pin("/proc does not show the link".into()))?;
+        // The maps first: whoever finds the link finds what belongs to it.
+        self.reserved.pin_maps(&self.program)?;
+        past::pin_again(self.reserved.directory(), &self.program, &self.past)?;
+        description.pin(&path).map_err(|error| pin(error.into()))?;
+        Ok(true)
     }
 
     /// Follows the interface to another name: pins and all.
@@ -365,7 +400,7 @@ impl Interface {
     /// If the kernel refuses.
     pub fn counters(&self) -> Result<Counters, DataplaneError> {
         let mut sum = self.program.counters()?;
-        counters::add(&mut sum, &self.base);
+        counters::add(&mut sum, &self.past.sum);
         Ok(sum)
     }
 
@@ -384,7 +419,7 @@ impl Interface {
 
     /// What was counted before, to be added to [`Self::counters`].
     pub fn add_base(&mut self, before: &Counters) {
-        counters::add(&mut self.base, before);
+        counters::add(&mut self.past.sum, before);
     }
 
     /// See [`LoadedProgram::set_ports`].
@@ -462,26 +497,6 @@ pub(super) fn no_interface(name: &str) -> DataplaneError {
     }
 }
 
-/// The interface a link is attached to, as the kernel describes it with the link's file descriptor. aya does not tell
-/// that descriptor, so ours are searched for the link's id.
-fn link_index(link: &FdLink) -> Option<u32> {
-    let id = link.info().ok()?.id();
-    let field = |text: &str, name: &str| -> Option<u32> {
-        text.lines()
-            .find_map(|line| line.strip_prefix(name))?
-            .trim()
-            .parse()
-            .ok()
-    };
-    fs::read_dir("/proc/self/fdinfo")
-        .ok()?
-        .flatten()
-        .filter_map(|entry| fs::read_to_string(entry.path()).ok())
-        .find(|text| field(text, "link_id:") == Some(id))
-        .and_then(|text| field(&text, "ifindex:"))
-        .filter(|index| *index != 0)
-}
-
 /// The inode of our network namespace; 0 if it cannot be told.
 fn own_netns() -> u32 {
     use std::os::unix::fs::MetadataExt as _;
@@ -499,6 +514,10 @@ fn attach_error(
         Some(libc::EBUSY | libc::EEXIST) => DataplaneError::OtherProgram {
             interface: interface.to_owned(),
             program: owner::describe(index),
+        },
+        // Whatever the kernel calls it (ENODEV, EINVAL), and whether or not another of that name is there by now.
+        _ if if_nametoindex(interface).ok() != Some(index) => DataplaneError::Gone {
+            name: interface.to_owned(),
         },
         Some(libc::EPERM) => DataplaneError::Permission {
             what: "attach an XDP program",

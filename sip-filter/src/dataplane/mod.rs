@@ -9,6 +9,7 @@ mod host;
 mod image;
 mod interface;
 mod kernel_log;
+mod links;
 mod memory;
 mod netlink;
 mod networks;
@@ -17,6 +18,7 @@ mod past;
 mod pins;
 mod ports;
 mod program;
+mod quiet;
 mod sizes;
 
 use std::time::Duration;

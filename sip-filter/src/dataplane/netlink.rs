@@ -25,6 +25,11 @@ const IFLA_XDP_PROG_ID: u16 = 4;
 const IFLA_XDP_DRV_PROG_ID: u16 = 5;
 const IFLA_XDP_SKB_PROG_ID: u16 = 6;
 const IFLA_XDP_HW_PROG_ID: u16 = 7;
+// linux/pkt_sched.h, linux/rtnetlink.h, linux/pkt_cls.h
+const TCMSG: usize = 20;
+const CLSACT_EGRESS: u32 = 0xffff_fff3;
+const TCA_OPTIONS: u16 = 2;
+const TCA_BPF_ID: u16 = 11;
 /// Nested attributes carry flags in the upper bits of their type.
 const TYPE_MASK: u16 = 0x3fff;
 /// `RTMGRP_LINK`
@@ -65,6 +70,60 @@ pub(super) fn xdp_programs(index: u32) -> io::Result<Vec<u32>> {
     let mut buffer = vec![0; 65_536];
     let length = recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
     parse(buffer.get(..length).unwrap_or_default())
+}
+
+/// The ids of the BPF classifiers that look at what leaves an interface by clsact.
+pub(super) fn egress_classifiers(index: u32) -> io::Result<Vec<u32>> {
+    let fd = open(SockFlag::empty(), 0)?;
+    setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::milliseconds(ANSWER))?;
+    let mut request = Vec::with_capacity(HEADER + TCMSG);
+    request.extend(((HEADER + TCMSG) as u32).to_ne_bytes());
+    request.extend(libc::RTM_GETTFILTER.to_ne_bytes());
+    request.extend(((libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16).to_ne_bytes());
+    request.extend([0; 8]);
+    // struct tcmsg: family, interface, handle, parent, info
+    for word in [0, index, 0, CLSACT_EGRESS, 0] {
+        request.extend(word.to_ne_bytes());
+    }
+    sendto(
+        fd.as_raw_fd(),
+        &request,
+        &NetlinkAddr::new(0, 0),
+        MsgFlags::empty(),
+    )?;
+    let (mut ids, mut buffer) = (Vec::new(), vec![0; 65_536]);
+    loop {
+        let length = recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        if classifiers(buffer.get(..length).unwrap_or_default(), &mut ids)? {
+            return Ok(ids);
+        }
+    }
+}
+
+/// Takes a part of the answer to `RTM_GETTFILTER` apart; returns whether it was the last.
+fn classifiers(answer: &[u8], ids: &mut Vec<u32>) -> io::Result<bool> {
+    let cut = || io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer is cut short");
+    let mut rest = answer;
+    while !rest.is_empty() {
+        let length = bytes(rest, 0).map(u32::from_ne_bytes).ok_or_else(cut)? as usize;
+        let kind = i32::from(u16::from_ne_bytes(bytes(rest, 4).ok_or_else(cut)?));
+        let message = rest.get(..length.max(HEADER)).ok_or_else(cut)?;
+        if kind == libc::NLMSG_DONE {
+            return Ok(true);
+        }
+        if kind == libc::NLMSG_ERROR {
+            let code = i32::from_ne_bytes(bytes(message, HEADER).ok_or_else(cut)?);
+            return Err(io::Error::from_raw_os_error(-code));
+        }
+        let of_filter = message.get(HEADER + TCMSG..).ok_or_else(cut)?;
+        for (_, options) in attributes(of_filter).filter(|(kind, _)| *kind == TCA_OPTIONS) {
+            let mine = attributes(options).filter(|(kind, _)| *kind == TCA_BPF_ID);
+            ids.extend(mine.filter_map(|(_, value)| bytes(value, 0).map(u32::from_ne_bytes)));
+        }
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    // A part: a kernel that answers nothing at all would be waited for in vain, and the receive timeout ends that.
+    Ok(false)
 }
 
 /// Takes the answer to `RTM_GETLINK` apart.
@@ -176,6 +235,46 @@ mod tests {
         }
         answer.truncate(HEADER + IFINFO);
         assert!(parse(&answer).unwrap().is_empty());
+    }
+
+    #[test]
+    fn classifiers_are_found_in_an_answer_of_several_messages() {
+        let message = |kind: u16, body: &[u8]| {
+            let mut bytes = ((HEADER + body.len()) as u32).to_ne_bytes().to_vec();
+            bytes.extend(kind.to_ne_bytes());
+            bytes.extend([0; 10]);
+            bytes.extend(body);
+            bytes
+        };
+        let filter = |id: u32| {
+            let options = [
+                attribute(7, b"egress\0"),
+                attribute(TCA_BPF_ID, &id.to_ne_bytes()),
+            ]
+            .concat();
+            let attributes = [attribute(1, b"bpf\0"), attribute(TCA_OPTIONS | 0x8000, &options)].concat();
+            message(libc::RTM_NEWTFILTER, &[vec![0; TCMSG], attributes].concat())
+        };
+        let done = message(libc::NLMSG_DONE as u16, &[0; 4]);
+        let mut ids = Vec::new();
+        assert!(!classifiers(&[filter(7), filter(9)].concat(), &mut ids).unwrap());
+        assert!(classifiers(&done, &mut ids).unwrap());
+        assert_eq!(ids, [7, 9]);
+        let answer = [filter(7), done].concat();
+        for cut in 0..answer.len() {
+            let _ = classifiers(&answer[..cut], &mut Vec::new());
+        }
+        let refused = message(libc::NLMSG_ERROR as u16, &(-libc::ENODEV).to_ne_bytes());
+        let error = classifiers(&refused, &mut ids).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
+    }
+
+    #[test]
+    fn the_loopback_has_no_classifiers() {
+        // Where there is no clsact, the kernel says so, or that there is nothing.
+        if let Ok(ids) = egress_classifiers(1) {
+            assert!(ids.is_empty(), "{ids:?}");
+        }
     }
 
     #[test]

@@ -155,7 +155,7 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
 /// The directory of an interface's pins, held by a lock on it. One in which nothing was pinned goes again.
 pub(super) struct Reserved {
     directory: PathBuf,
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
 
 impl Drop for Reserved {
@@ -196,10 +196,7 @@ impl Reserved {
         loop {
             let directory = pin_directory(root, interface)?;
             if let Some(lock) = lock(interface, &directory)? {
-                return Ok(Self {
-                    directory,
-                    _lock: lock,
-                });
+                return Ok(Self { directory, lock });
             }
         }
     }
@@ -228,6 +225,28 @@ impl Reserved {
             source: source.into(),
         })?;
         self.directory = to;
+        Ok(())
+    }
+
+    /// Takes the directory anew after it was removed, or is out of sight since the file system was unmounted.
+    pub(super) fn renew(&mut self, interface: &str) -> Result<(), DataplaneError> {
+        let there = fs::metadata(&self.directory)
+            .map(|meta| (meta.dev(), meta.ino()))
+            .ok();
+        let held = self.lock.metadata().map(|meta| (meta.dev(), meta.ino())).ok();
+        if there.is_some() && there == held {
+            return Ok(());
+        }
+        let root = self
+            .directory
+            .ancestors()
+            .nth(2)
+            .unwrap_or(&self.directory)
+            .to_owned();
+        let new = Self::take(&root, interface)?;
+        let mut old = std::mem::replace(self, new);
+        // When it goes, it must not remove the new directory, which is still empty.
+        old.directory = PathBuf::new();
         Ok(())
     }
 

@@ -265,6 +265,12 @@ impl Engine {
         self.networks.forget(target);
     }
 
+    /// What was decided last about a target could not be put in force at `now`: it is decided again in a moment.
+    pub fn not_enforced(&mut self, target: Target, now: SystemTime) {
+        self.offences.not_enforced(target, now);
+        self.networks.forget(target);
+    }
+
     /// Puts new settings in force. Counters stay, except those of a rule whose window has changed.
     pub fn reload(&mut self, config: DetectConfig) {
         for rule in Rule::ALL {

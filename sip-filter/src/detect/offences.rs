@@ -5,6 +5,9 @@ use std::time::{Duration, SystemTime};
 use super::{DetectConfig, bounded::Bounded};
 use crate::bans::Target;
 
+/// A ban that could not be put in force is decided again after so long: at once would be at every packet.
+const TRY_AGAIN: Duration = Duration::from_secs(10);
+
 /// Earlier offences of sources, kept apart from their counters because they are remembered much longer.
 ///
 /// Times are wall-clock times: offences outlive a reboot, the clock of the observations does not.
@@ -142,6 +145,19 @@ impl Offences {
         }
     }
 
+    /// The ban that was decided last is not in force, for want of room: it is decided again in a moment, and is no
+    /// offence.
+    pub(super) fn not_enforced(&mut self, target: Target, now: SystemTime) {
+        let Some(mut offence) = self.by_target.get(&(target, false)).copied() else {
+            return;
+        };
+        if !offence.unproven {
+            offence.count = offence.count.saturating_sub(1);
+        }
+        offence.until = offence.until.min(now.checked_add(TRY_AGAIN).unwrap_or(now));
+        self.put((target, false), offence, |_| false);
+    }
+
     pub(super) fn forget(&mut self, target: Target) {
         self.by_target.remove(&(target, false));
         self.by_target.remove(&(target, true));
@@ -223,6 +239,30 @@ mod tests {
         ] {
             assert_eq!(offences.banned(target(), false, at(time)), banned, "{time}");
         }
+    }
+
+    #[test]
+    fn a_ban_that_is_not_in_force_is_decided_again_soon_and_is_no_offence() {
+        let mut offences = Offences::new(10);
+        for begin in [1_000, 1_010, 1_020] {
+            assert!(!offences.banned(target(), false, at(begin)));
+            let first = (0, Duration::from_secs(60));
+            assert_eq!(offences.record(target(), false, at(begin), &config()), first);
+            offences.not_enforced(target(), at(begin));
+            assert!(
+                offences.banned(target(), false, at(begin + 9)),
+                "not at every packet"
+            );
+        }
+        let unproven = offences.record_unproven(target(), false, at(1_030), &config());
+        assert_eq!(unproven, Duration::from_secs(30));
+        offences.not_enforced(target(), at(1_030));
+        assert!(!offences.banned(target(), false, at(1_040)));
+        // Once it is in force, all is as always.
+        offences.record(target(), false, at(1_040), &config());
+        assert!(offences.banned(target(), false, at(1_099)));
+        offences.not_enforced("192.0.2.9".parse().unwrap(), at(1_099));
+        assert_eq!(offences.len(), 1, "of nobody else anything is made up");
     }
 
     #[test]

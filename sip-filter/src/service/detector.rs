@@ -60,6 +60,10 @@ impl Detector for SharedEngine {
         self.lock().forget(target);
     }
 
+    fn not_enforced(&mut self, target: Target, now: SystemTime) {
+        self.lock().not_enforced(target, now);
+    }
+
     fn distrust(&mut self, target: Target) {
         self.lock().distrust(target);
     }

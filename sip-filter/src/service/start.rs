@@ -178,15 +178,23 @@ fn prepare(source: &Source, config: &Config) -> Result<Vec<Box<dyn Plane>>, RunE
         .iter()
         .map(|(name, _)| name)
         .filter(|name| matches(&config.interfaces, name));
-    missing
-        .chain(there)
-        .map(|name| {
-            LivePlane::prepare(name, config).map_err(|source| RunError::Interface {
-                interface: name.clone(),
-                source,
-            })
-        })
-        .collect()
+    let mut planes = Vec::new();
+    for name in missing.chain(there) {
+        match LivePlane::prepare(name, config) {
+            Ok(plane) => planes.push(plane),
+            // It was there a moment ago: it is waited for like any other.
+            Err(error) if error.is_absence() && !must => {
+                tracing::warn!(interface = name, error = %error, "going on without it");
+            }
+            Err(source) => {
+                return Err(RunError::Interface {
+                    interface: name.clone(),
+                    source,
+                });
+            }
+        }
+    }
+    Ok(planes)
 }
 
 /// Takes a snapshot on a blocking thread, since it waits for the controller.

@@ -30,7 +30,7 @@ fn is_limited(reason: &str) -> bool {
 }
 
 /// Packets by reason, those subject to limits in one sum.
-fn counted(daemon: &Daemon) -> BTreeMap<String, u64> {
+pub(crate) fn counted(daemon: &Daemon) -> BTreeMap<String, u64> {
     let mut sums = BTreeMap::new();
     for (reason, packets) in daemon.json(&["status"])["counters"].as_object().unwrap() {
         let name = if is_limited(reason) {
@@ -44,7 +44,7 @@ fn counted(daemon: &Daemon) -> BTreeMap<String, u64> {
 }
 
 /// Frames of every kind, of free, banned and exempt sources.
-fn mix() -> Vec<Vec<u8>> {
+pub(crate) fn mix() -> Vec<Vec<u8>> {
     let options = request("OPTIONS");
     // The interface carries no jumbo frames.
     let fixtures = frames::all()
@@ -158,7 +158,10 @@ fn a_million_packets_are_counted_to_the_packet() {
     assert_eq!(one["pass-allowed-banned"], 2);
 }
 
-fn difference(after: &BTreeMap<String, u64>, before: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+pub(crate) fn difference(
+    after: &BTreeMap<String, u64>,
+    before: &BTreeMap<String, u64>,
+) -> BTreeMap<String, u64> {
     after
         .iter()
         .map(|(reason, packets)| (reason.clone(), packets - before.get(reason).unwrap_or(&0)))

@@ -98,6 +98,19 @@ fn open(interface: &str) -> io::Result<File> {
         tv_sec: 0,
         tv_usec: 20_000,
     };
+    // A reader that gets no processor for a moment must not miss what it waits for. Only root may have so much; for
+    // others the default has to do.
+    let room: libc::c_int = 16 << 20;
+    // SAFETY: the pointer is to a live value of the type and size given.
+    let _ = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUFFORCE,
+            (&raw const room).cast(),
+            size_of_val(&room) as u32,
+        )
+    };
     // SAFETY: both pointers are to live values of the types and sizes given.
     let failed = unsafe {
         libc::bind(
