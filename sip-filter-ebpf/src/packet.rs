@@ -205,6 +205,8 @@ impl<B: Buffer> Packet for Frame<B> {
         // Shorter than the head or in several buffers. An empty payload must not reach the helper.
         let len = if len >= HEAD { HEAD } else { len & (HEAD - 1) };
         if len > 0 {
+            // The verifier must see that it is not empty: before Linux 6.8 it learns nothing from the comparison.
+            let len = (opaque(len - 1) & (HEAD - 1)) + 1;
             // SAFETY: `head` has room for 32 bytes. If they are not there, it stays zero.
             let _ = unsafe { self.copy_to(offset, head.as_mut_ptr().cast(), len) };
         }
@@ -227,14 +229,15 @@ impl<B: Buffer> Packet for Frame<B> {
 #[repr(C, align(8))]
 struct Aligned<const N: usize>([u8; N]);
 
-/// Keeps the compiler from turning `end <= data_end` into `start < data_end` for one byte: the verifier learns nothing
-/// from a strict comparison of a pointer without a constant offset (`find_good_pkt_pointers`).
+/// A value of which the compiler knows nothing. Of the end of one byte, so that it does not turn `end <= data_end` into
+/// `start < data_end`: the verifier learns nothing from a strict comparison of a pointer without a constant offset
+/// (`find_good_pkt_pointers`). Of a length, so that it does not take away a mask which only the verifier needs.
 #[inline(always)]
-fn opaque(end: usize) -> usize {
+fn opaque(value: usize) -> usize {
     let copy: usize;
     // SAFETY: copies a register. An empty template would do, but leaves line information the kernel rejects.
     unsafe {
-        core::arch::asm!("{0} = {1}", out(reg) copy, in(reg) end, options(pure, nomem, nostack));
+        core::arch::asm!("{0} = {1}", out(reg) copy, in(reg) value, options(pure, nomem, nostack));
     }
     copy
 }

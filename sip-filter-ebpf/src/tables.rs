@@ -345,8 +345,11 @@ impl<C> Kernel<'_, C> {
             return;
         };
         let head = size_of::<EventHeader>();
-        // The mask tells the verifier what `captured <= SNAPSHOT_MAX` means; the scratch has room for all it allows.
-        let captured = header.captured as usize & (2 * SNAPSHOT_MAX - 1);
+        let captured = header.captured as usize;
+        // The mask tells the verifier what `captured <= SNAPSHOT_MAX` means, and that there is something to copy: before
+        // Linux 6.8 it learns nothing from a comparison with zero, and refuses to copy what may be nothing. The scratch
+        // has room for all this allows.
+        let excerpt_len = (captured.wrapping_sub(1) & (2 * SNAPSHOT_MAX - 1)) + 1;
         // SAFETY: the scratch belongs to this CPU and has room for the header and the masked length.
         let sent = unsafe {
             // In words: byte by byte, the compiler keeps 32 bytes of addresses in as many slots of the stack.
@@ -357,9 +360,9 @@ impl<C> Kernel<'_, C> {
                 word += 1;
             }
             let excerpt = scratch.cast::<u8>().add(head);
-            let copied = captured == 0 || packet.copy_to(payload, excerpt, captured);
-            let len = if copied { head + captured } else { head };
-            if !copied {
+            let has_excerpt = captured != 0 && packet.copy_to(payload, excerpt, excerpt_len);
+            let len = if has_excerpt { head + excerpt_len } else { head };
+            if !has_excerpt {
                 (*scratch.cast::<EventHeader>()).captured = 0;
             }
             maps::EVENTS.output_untyped::<[u8]>(slice::from_raw_parts(scratch.cast::<u8>(), len), 0)

@@ -13,6 +13,7 @@ mod dist;
 mod ebpf;
 mod eval;
 mod faults;
+mod kernels;
 mod mixin;
 mod pictures;
 mod process;
@@ -64,6 +65,8 @@ enum Task {
     Bench(xtask::bench::Options),
     /// Kill, fill, unmount and unplug with traffic running, as often as asked (root)
     Faults(faults::Args),
+    /// Try the filter on other kernels, in virtual machines (root)
+    Kernels(kernels::Args),
     /// Make the Debian package and the archive
     Dist(dist::Args),
 }
@@ -83,6 +86,7 @@ impl Task {
             Self::Eval(args) => eval::run(&args),
             Self::Bench(options) => benchmarks::start(&options),
             Self::Faults(args) => faults::run(&args),
+            Self::Kernels(args) => kernels::run(&args),
             Self::Dist(args) => dist::run_task(&args),
         }
     }

@@ -1,5 +1,8 @@
 //! The program that looks at what leaves an interface. It only matters while the daemon listens, so it is not pinned:
 //! with the daemon gone, it goes.
+//!
+//! Before TCX (Linux 6.6) it stays, without effect, if the daemon was killed or has given up its capabilities: taking off a
+//! classifier of old takes CAP_NET_ADMIN. The next start replaces it.
 
 use aya::{
     programs::{

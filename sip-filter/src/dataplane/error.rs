@@ -2,19 +2,21 @@
 
 use std::{error::Error, io, path::PathBuf};
 
-/// Oldest kernel with everything the program needs: XDP frames in several buffers and `bpf_xdp_load_bytes` (5.18).
-pub(crate) const MINIMUM_KERNEL: (u8, u8, u16) = (5, 18, 0);
+/// Oldest Linux with everything the filter needs (`super::features`).
+pub(crate) const MINIMUM_KERNEL: &str = "5.19";
 
 /// Why a data plane could not be made, attached or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum DataplaneError {
-    /// Too old.
-    #[error(
-        "kernel {found} is too old: sip-filter needs at least 5.18 (XDP frames in several buffers, bpf_xdp_load_bytes)"
-    )]
+    /// It lacks something.
+    #[error("kernel {found} lacks {lacks}; sip-filter needs Linux {minimum} or later")]
     Kernel {
         /// The running kernel.
         found: String,
+        /// What it lacks, each with the version that has it.
+        lacks: String,
+        /// A version that lacks nothing.
+        minimum: &'static str,
     },
     /// Not root.
     #[error("no permission to {what}; run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")]

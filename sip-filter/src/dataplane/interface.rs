@@ -8,7 +8,6 @@ use aya::{
         links::{FdLink, PinnedLink},
         xdp::{XdpLink, XdpMode as AyaMode},
     },
-    util::KernelVersion,
 };
 use nix::net::if_::if_nametoindex;
 use sip_filter_common::{
@@ -18,7 +17,8 @@ use sip_filter_common::{
 
 use super::{
     Counters, DataplaneError, Egress, Image, LoadOptions, LoadedProgram, XdpMode, counters, egress,
-    error::{MINIMUM_KERNEL, os_error},
+    error::os_error,
+    features,
     links::{Description, interface_of},
     netlink::xdp_programs,
     owner, past,
@@ -77,7 +77,7 @@ impl Prepared {
         pin_root: &Path,
         options: &LoadOptions,
     ) -> Result<(Self, Box<dyn Image>), DataplaneError> {
-        check_kernel()?;
+        features::check()?;
         let index = if_nametoindex(name).map_err(|_| no_interface(name))?;
         let reserved = Reserved::take(pin_root, name)?;
         let (program, image) = LoadedProgram::load(name, options)?;
@@ -469,17 +469,6 @@ impl Interface {
             );
         }
     }
-}
-
-fn check_kernel() -> Result<(), DataplaneError> {
-    let (major, minor, patch) = MINIMUM_KERNEL;
-    if KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(major, minor, patch)) {
-        return Ok(());
-    }
-    let found = nix::sys::utsname::uname()
-        .map(|name| name.release().to_string_lossy().into_owned())
-        .unwrap_or_else(|_| "of unknown version".to_owned());
-    Err(DataplaneError::Kernel { found })
 }
 
 pub(super) fn no_interface(name: &str) -> DataplaneError {

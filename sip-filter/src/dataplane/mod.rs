@@ -5,6 +5,7 @@ mod counters;
 mod egress;
 mod error;
 mod events;
+mod features;
 mod host;
 mod image;
 mod interface;

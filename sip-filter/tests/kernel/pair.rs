@@ -160,12 +160,6 @@ impl Pair {
         kernel
     }
 
-    /// What the verifier looked at when it loaded the program.
-    pub(crate) fn verified_instructions(&mut self) -> [u32; 2] {
-        let counts = self.kernel.verified_instructions().unwrap();
-        counts.map(|count| count.expect("kernel 5.16 and later tell"))
-    }
-
     pub(crate) fn trust(&mut self, target: &str, until: Option<Duration>) {
         let target = parse(target);
         for image in [&mut self.host_image, &mut self.kernel_image] {

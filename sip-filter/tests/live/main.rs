@@ -27,6 +27,8 @@ mod floods;
 #[cfg(test)]
 mod import;
 #[cfg(test)]
+mod kernels;
+#[cfg(test)]
 mod life;
 #[cfg(test)]
 mod limits;

@@ -11,16 +11,16 @@ use xtask::lab::{spoof::Forger, traffic::Burst, wait};
 
 use crate::rig::{Daemon, INTERFACE, Rig, SENDER, SERVER4, usable};
 
-const NONCE: &str = "bm9uY2Ugb2YgdGhlIHRlc3Q";
+pub(crate) const NONCE: &str = "bm9uY2Ugb2YgdGhlIHRlc3Q";
 
-fn socket(at: SocketAddr) -> UdpSocket {
+pub(crate) fn socket(at: SocketAddr) -> UdpSocket {
     let socket = UdpSocket::bind(at).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     socket
 }
 
 /// One try of alice to register; with credentials, if there is a nonce.
-fn register(number: u32, nonce: Option<&str>) -> String {
+pub(crate) fn register(number: u32, nonce: Option<&str>) -> String {
     let credentials = nonce.map_or_else(String::new, |nonce| {
         format!(
             "Authorization: Digest username=\"alice\", realm=\"example.com\", nonce=\"{nonce}\", \
@@ -59,7 +59,7 @@ fn answer(request: &str) -> String {
 }
 
 /// Sends a request and has it answered, over the wire both ways.
-fn exchange(phone: &UdpSocket, registrar: &UdpSocket, request: &str) -> String {
+pub(crate) fn exchange(phone: &UdpSocket, registrar: &UdpSocket, request: &str) -> String {
     let mut buffer = [0; 2_048];
     phone
         .send_to(request.as_bytes(), registrar.local_addr().unwrap())

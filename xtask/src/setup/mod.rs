@@ -70,6 +70,14 @@ pub(crate) fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Installs packages that one task alone needs; nothing to do if there are none.
+pub(crate) fn install(packages: &[&str]) -> anyhow::Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    Apt::look(Privilege::look()).install(packages)
+}
+
 /// Leaves the choice where sip-filter's build script looks for it.
 fn record(record: &ToolchainRecord) -> anyhow::Result<Outcome> {
     let path = ToolchainRecord::path().context("neither XDG_CACHE_HOME nor HOME says where the cache is")?;
