@@ -8,7 +8,7 @@ use std::{
 };
 
 use aya::maps::{Array, MapData};
-use sip_filter_common::abi::{Config, flags};
+use sip_filter_common::abi::{Config, Control, flags};
 
 use super::{DataplaneError, memory::Words, program::PodConfig};
 
@@ -68,7 +68,7 @@ impl State {
     fn write(&mut self) -> io::Result<()> {
         thread::sleep(GRACE.saturating_sub(self.switched.elapsed()));
         let active = self.control.word(0);
-        let next = 1 - (active.load(Ordering::SeqCst) & 1);
+        let next = (active.load(Ordering::SeqCst) & Control::INDEX) ^ Control::INDEX;
         let config = Config {
             flags: self.base.flags & (flags::SIMULATE | flags::CAPTURE_DROPS) | self.table_flags,
             ..self.base
@@ -77,7 +77,12 @@ impl State {
         self.configs
             .set(index, PodConfig(config), 0)
             .map_err(io::Error::other)?;
-        active.store(next, Ordering::SeqCst);
+        let all = if config.flags & flags::ALL == 0 {
+            0
+        } else {
+            Control::ALL
+        };
+        active.store(next | all, Ordering::SeqCst);
         self.switched = Instant::now();
         Ok(())
     }
