@@ -121,15 +121,14 @@ pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Decision {
     let mut shape = tables.forget(Glance::shape(glance));
     let port = tables.forget(port as u64);
     if port == Content::Protected as u64 && shape == Glance::IPV4 {
-        match at_once(&packet.again(), tables, config) {
-            AtOnce::Stopped(end) => return Decision::stopped(end, config.flags),
-            AtOnce::Open(class) => shape |= OPEN | class << CLASS_SHIFT,
-            AtOnce::Unknown => {}
-        }
+        shape |= at_once(&packet.again(), tables, config);
     }
     let shape = tables.forget(shape);
+    if shape & AtOnce::STOPPED != 0 {
+        return Decision::stopped((shape >> AtOnce::END_SHIFT) as usize, config.flags);
+    }
     let packet = &packet.again();
-    let headers = match packet::headers(packet, shape & (OPEN - 1), tables) {
+    let headers = match packet::headers(packet, shape & (AtOnce::OPEN - 1), tables) {
         Ok(headers) => headers,
         Err(Stop::NotIp) => return Decision::passed(Reason::PassNotIp),
         Err(Stop::Truncated) => return Decision::passed(Reason::PassTruncated),
@@ -159,11 +158,6 @@ pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Decision {
         reach: headers.end,
     }
 }
-
-/// Beside the shape of a packet's headers: no list concerns its source.
-const OPEN: u64 = 1 << 8;
-/// Beside that: the class of its payload and one, if it was seen already.
-const CLASS_SHIFT: u32 = 16;
 
 /// A packet with an IP header, taken apart.
 struct Subject {
@@ -241,8 +235,8 @@ impl Subject {
         };
         // Whatever way the headers were parsed, the verifier looks at what follows once.
         Self {
-            open: shape & OPEN != 0,
-            class: shape >> CLASS_SHIFT,
+            open: shape & AtOnce::OPEN != 0,
+            class: shape >> AtOnce::CLASS_SHIFT,
             source: match headers.source() {
                 Ip::V4(address) => Ip::V4(tables.forget(address as u64) as u32),
                 Ip::V6([high, low]) => Ip::V6([tables.forget(high), tables.forget(low)]),

@@ -24,27 +24,33 @@ pub(super) enum Standing {
     Open,
 }
 
-/// What is known of a source after one look at the lists.
-pub(super) enum AtOnce {
-    /// A ban of the address stops the packet; the hit is counted. The end of the packet by its header.
-    Stopped(usize),
-    /// No list concerns it. The class of its payload and one, if that was seen already.
-    Open(u64),
-    /// Something does, or may: [`enforce`] tells.
-    Unknown,
+/// What is known of a source after one look at the lists, as a number: zero if something does concern it, or may, and
+/// [`enforce`] has to tell. Numbers leave room below for that of a shape, and pass through `Forget` with it.
+pub(super) enum AtOnce {}
+
+impl AtOnce {
+    const UNKNOWN: u64 = 0;
+    /// No list concerns it.
+    pub(super) const OPEN: u64 = 1 << 8;
+    /// A ban of the address stops the packet; the hit is counted.
+    pub(super) const STOPPED: u64 = 1 << 9;
+    /// Beside [`Self::OPEN`]: the class of the payload and one, if that was seen already.
+    pub(super) const CLASS_SHIFT: u32 = 16;
+    /// Beside [`Self::STOPPED`]: the end of the packet by its header.
+    pub(super) const END_SHIFT: u32 = 32;
 }
 
 /// The short way for an IPv4 packet of usual shape to a protected port: where no network lies near its source, only a
 /// ban of the address itself can concern it, and most packets of a flood end here, before they are taken apart.
 #[inline(always)]
-pub(super) fn at_once<P: Packet, T: Tables>(packet: &P, tables: &T, config: &Config) -> AtOnce {
+pub(super) fn at_once<P: Packet, T: Tables>(packet: &P, tables: &T, config: &Config) -> u64 {
     let Some((address, end)) = source4(packet) else {
-        return AtOnce::Unknown;
+        return AtOnce::UNKNOWN;
     };
     let flags = tables.forget(config.flags);
     // Copies of what is dropped are made on the long way.
     if flags & flags::CAPTURE_DROPS != 0 || is_covered(tables, config, Ip::V4(address)) {
-        return AtOnce::Unknown;
+        return AtOnce::UNKNOWN;
     }
     if flags & flags::BANS4 == 0 {
         return open4(packet, tables, config, address);
@@ -56,24 +62,24 @@ pub(super) fn at_once<P: Packet, T: Tables>(packet: &P, tables: &T, config: &Con
         return open4(packet, tables, config, address);
     }
     found.hit(tables.random());
-    AtOnce::Stopped(end)
+    AtOnce::STOPPED | (end as u64) << AtOnce::END_SHIFT
 }
 
 /// No list concerns the source. What its class is, if that is told as quickly, and a look ahead at its line in the table
 /// of sources: asked for now, it comes from memory together with the line of the bans, and not after it.
 #[inline(always)]
-fn open4<P: Packet, T: Tables>(packet: &P, tables: &T, config: &Config, address: u32) -> AtOnce {
+fn open4<P: Packet, T: Tables>(packet: &P, tables: &T, config: &Config, address: u32) -> u64 {
     let Some(head) = head4(packet) else {
-        return AtOnce::Open(0);
+        return AtOnce::OPEN;
     };
     let class = known_method(head.0);
     if matches!(class, Class::Garbage) {
-        return AtOnce::Open(0);
+        return AtOnce::OPEN;
     }
     let class = Class::from_low_bits(tables.forget(class as u64));
     let place = SourceKey::v4(address, class).place(config.seed);
     touch_source(tables.sources(), place);
-    AtOnce::Open(1 + class as u64)
+    AtOnce::OPEN | (1 + class as u64) << AtOnce::CLASS_SHIFT
 }
 
 /// Enforces bans and allowances on a packet.
