@@ -7,7 +7,7 @@
 use crate::sip::Class;
 
 /// Version of everything in this module and in [`crate::table`].
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Address family of a packet, as an index of counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -169,10 +169,17 @@ pub mod flags {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Control {
-    /// Index of the active configuration, 0 or 1.
+    /// [`Control::INDEX`] and [`Control::ALL`].
     pub active: u64,
     /// Boot time in nanoseconds for programs loaded with a clock set by hand, as tests do.
     pub clock: u64,
+}
+
+impl Control {
+    /// Bits of [`Self::active`]: the index of the active configuration.
+    pub const INDEX: u64 = 1;
+    /// Another one: its flags have [`flags::ALL`]. Here as well, so that packets to other ports need not look at it.
+    pub const ALL: u64 = 2;
 }
 
 /// What identifies a set of pinned tables.

@@ -6,7 +6,7 @@
 
 mod usual;
 
-pub use usual::{Glance, glance};
+pub use usual::{Glance, glance, head4, source4};
 
 use crate::{abi::Address, sip::HEAD, table::Forget};
 

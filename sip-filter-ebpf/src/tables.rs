@@ -83,7 +83,8 @@ impl<const BUCKETS: usize, const FLAGS: usize> Memory for MapMemory<BUCKETS, FLA
 pub(crate) struct Kernel<'a, C> {
     ctx: &'a C,
     control: *const Control,
-    config: Option<*const Config>,
+    /// [`Control::active`], read once: a packet sees all of a configuration or none.
+    active: u64,
     local: *mut Local,
     ban4: FlatTable,
     ban6: FlatTable,
@@ -110,12 +111,11 @@ impl<'a, C: EbpfContext> Kernel<'a, C> {
         let control = maps::CONTROL.get_ptr(0)?;
         // SAFETY: the look-up succeeded.
         let active = unsafe { ptr::read_volatile(&raw const (*control).active) };
-        let config = maps::CONFIG.get_ptr(active as u32);
         let table = |map, mask| FlatTable { map, mask, local };
         Some(Self {
             ctx,
             control,
-            config,
+            active,
             local,
             ban4: table(&maps::BAN4, &maps::CFG_BAN4_MASK),
             ban6: table(&maps::BAN6, &maps::CFG_BAN6_MASK),
@@ -158,8 +158,14 @@ impl<C: EbpfContext> Tables for Kernel<'_, C> {
 
     #[inline(always)]
     fn config(&self) -> Option<&Config> {
+        let config = maps::CONFIG.get_ptr((self.active & Control::INDEX) as u32);
         // SAFETY: the look-up succeeded; the controller writes the copy that is not active.
-        self.config.map(|config| unsafe { &*config })
+        config.map(|config| unsafe { &*config })
+    }
+
+    #[inline(always)]
+    fn stops_all(&self) -> bool {
+        self.active & Control::ALL != 0
     }
 
     #[inline(always)]

@@ -2,8 +2,9 @@
 //! every frame.
 
 use super::{
-    Direct, ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Headers, Packet, Ports, TCP, Transport, UDP, min,
+    Direct, ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Head, Headers, Packet, Ports, TCP, Transport, UDP, min,
 };
+use crate::sip::HEAD;
 
 /// The little of a packet that tells whether it goes to a protected port, where its headers are usual: Ethernet, then
 /// IPv4 without options or IPv6 without extension headers, then UDP or TCP, all at constant offsets; no VLAN tag, no
@@ -21,7 +22,8 @@ pub struct Glance {
 }
 
 impl Glance {
-    const IPV4: u64 = 1;
+    /// Number of the shape of IPv4.
+    pub const IPV4: u64 = 1;
     const IPV6: u64 = 2;
 
     /// What `headers` has to know of it, as a number; 0 if the headers are not usual.
@@ -77,6 +79,31 @@ pub fn glance<P: Packet>(packet: &P) -> Option<Glance> {
         port: frame.half(IPV6_TRANSPORT + 2),
         end: IPV6_TRANSPORT + frame.half(ETHERNET + 4) as usize,
     })
+}
+
+/// The source of a frame at which [`glance`] found IPv4, and its end by its header.
+#[inline(always)]
+pub fn source4<P: Packet>(packet: &P) -> Option<(u32, usize)> {
+    let frame = packet.direct(IPV4_TRANSPORT + TRANSPORT)?;
+    Some((
+        frame.word(ETHERNET + 12),
+        ETHERNET + frame.half(ETHERNET + 2) as usize,
+    ))
+}
+
+/// The head of the payload of a frame at which [`glance`] found IPv4, if it is a UDP datagram with so long a payload.
+#[inline(always)]
+pub fn head4<P: Packet>(packet: &P) -> Option<Head> {
+    const PAYLOAD: usize = IPV4_TRANSPORT + 8;
+    let frame = packet.direct(PAYLOAD + HEAD)?;
+    let total_len = frame.half(ETHERNET + 2) as usize;
+    let claimed = frame.half(IPV4_TRANSPORT + 4) as usize;
+    if frame.byte(ETHERNET + 9) != UDP || total_len < PAYLOAD + HEAD - ETHERNET || claimed < 8 + HEAD {
+        return None;
+    }
+    Some(Head(
+        [0, 8, 16, 24].map(|offset| frame.double(PAYLOAD + offset).swap_bytes()),
+    ))
 }
 
 /// Whether what follows is UDP, or TCP with a header of a possible length.
@@ -195,6 +222,13 @@ mod tests {
             (seen.is_ipv6, seen.protocol, seen.port, seen.end),
             (found.is_ipv6, ports.protocol, ports.destination, found.end)
         );
+        if !found.is_ipv6 {
+            assert_eq!(source4(&frame), Some((found.source[0] as u32, found.end)));
+            if let Some(Head(words)) = head4(&frame) {
+                assert!(ports.protocol == UDP && ports.payload_len >= HEAD, "{frame:02x?}");
+                assert_eq!(words, frame.head(ports.payload, ports.payload_len).0);
+            }
+        }
         true
     }
 
@@ -215,6 +249,20 @@ mod tests {
             }
             // Most bytes may be anything: addresses, ports, sums.
             assert!(usual > 20 * 256, "{usual}");
+        }
+    }
+
+    #[test]
+    fn the_head_of_a_whole_datagram_is_read_and_no_other() {
+        let [v4, tcp, ..]: [Vec<u8>; 4] = frames().try_into().expect("four frames");
+        assert_eq!(head4(&&v4[..]).map(|head| head.byte(31)), Some(b'x'));
+        assert!(head4(&&tcp[..]).is_none());
+        assert!(head4(&&v4[..73]).is_none(), "cut short");
+        // A byte less by the lengths of IP and of UDP.
+        for at in [17, 39] {
+            let mut frame = v4.clone();
+            frame[at] -= 1;
+            assert!(head4(&&frame[..]).is_none(), "byte {at}");
         }
     }
 

@@ -43,6 +43,8 @@ pub fn observe<P: Packet, T: Tables>(packet: &P, tables: &T) {
         Ip::V6([high, low]) => Ip::V6([tables.forget(high), tables.forget(low)]),
     };
     let subject = Subject {
+        open: true,
+        class: 0,
         source: remote,
         destination: tables.forget(local as u64) as usize,
         content: Content::Protected,

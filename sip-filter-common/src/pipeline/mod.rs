@@ -14,7 +14,7 @@ mod unknown;
 pub use egress::observe;
 pub use recent::recent_of;
 use report::{Due, Outcome, due, due_copy, send};
-use standing::{Standing, Trust, enforce, trust};
+use standing::{AtOnce, Standing, Trust, at_once, enforce, trust};
 pub use tables::{
     Budget, COVER_BITS, COVER_WORDS, Lane, NetworkValue, PORT_BITMAP_WORDS, RECENT_ENTRIES, Recent, Tables,
     cover_bit, port_bit, prefix6,
@@ -65,6 +65,16 @@ impl Decision {
         }
     }
 
+    #[inline(always)]
+    const fn stopped(end: usize, flags: u64) -> Self {
+        Self {
+            code: Reason::DropBanAddress as u8,
+            simulated: flags & flags::SIMULATE != 0,
+            family: Family::V4,
+            reach: end,
+        }
+    }
+
     /// What to do.
     #[inline(always)]
     pub const fn action(self) -> Action {
@@ -96,23 +106,29 @@ impl Decision {
 /// Decides on one frame. Counts classes and hits and sends events through `tables`; the caller counts the decision.
 #[inline(always)]
 pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Decision {
+    let glance = packet::glance(packet);
+    let mut port = Content::OtherPort;
+    if let Some(glance) = glance {
+        port = protection(tables, glance.protocol, glance.port);
+        if matches!(port, Content::OtherPort) && !tables.stops_all() {
+            return Decision::other_port(glance);
+        }
+    }
     let Some(config) = tables.config() else {
         return Decision::passed(Reason::PassMapError);
     };
-    let glance = packet::glance(packet);
-    // The flags are forgotten as well: what follows is not to be verified for either of them.
-    if let Some(glance) = glance
-        && tables.forget(config.flags) & flags::ALL == 0
-        && matches!(
-            protection(tables, glance.protocol, glance.port),
-            Content::OtherPort
-        )
-    {
-        return Decision::other_port(glance);
+    // What follows is not to be verified for each shape and each port.
+    let mut shape = tables.forget(Glance::shape(glance));
+    let port = tables.forget(port as u64);
+    if port == Content::Protected as u64 && shape == Glance::IPV4 {
+        shape |= at_once(&packet.again(), tables, config);
     }
-    let shape = tables.forget(Glance::shape(glance));
+    let shape = tables.forget(shape);
+    if shape & AtOnce::STOPPED != 0 {
+        return Decision::stopped((shape >> AtOnce::END_SHIFT) as usize, config.flags);
+    }
     let packet = &packet.again();
-    let headers = match packet::headers(packet, shape, tables) {
+    let headers = match packet::headers(packet, shape & (AtOnce::OPEN - 1), tables) {
         Ok(headers) => headers,
         Err(Stop::NotIp) => return Decision::passed(Reason::PassNotIp),
         Err(Stop::Truncated) => return Decision::passed(Reason::PassTruncated),
@@ -122,7 +138,7 @@ pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Decision {
         Ip::V4(_) => Family::V4,
         Ip::V6(_) => Family::V6,
     };
-    let subject = Subject::new(tables, &headers);
+    let subject = Subject::new(tables, &headers, shape);
     // The headers are read; for the rest the verifier need not know how far they reached.
     let outcome = judge(&packet.again(), tables, config, &subject);
     let code = tables.forget(outcome.reason as u64) as u8;
@@ -145,6 +161,10 @@ pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Decision {
 
 /// A packet with an IP header, taken apart.
 struct Subject {
+    /// No list concerns its source: it was asked already.
+    open: bool,
+    /// The class of its payload and one, if it was seen already.
+    class: u64,
     source: Ip,
     /// Where the destination address lies.
     destination: usize,
@@ -197,7 +217,7 @@ impl Content {
 
 impl Subject {
     #[inline(always)]
-    fn new<T: Tables>(tables: &T, headers: &Headers) -> Self {
+    fn new<T: Tables>(tables: &T, headers: &Headers, shape: u64) -> Self {
         const NONE: Ports = Ports {
             protocol: 0,
             source: 0,
@@ -215,6 +235,8 @@ impl Subject {
         };
         // Whatever way the headers were parsed, the verifier looks at what follows once.
         Self {
+            open: shape & AtOnce::OPEN != 0,
+            class: shape >> AtOnce::CLASS_SHIFT,
             source: match headers.source() {
                 Ip::V4(address) => Ip::V4(tables.forget(address as u64) as u32),
                 Ip::V6([high, low]) => Ip::V6([tables.forget(high), tables.forget(low)]),
@@ -273,8 +295,12 @@ fn admit<P: Packet, T: Tables>(
     allowed: bool,
 ) -> Outcome {
     let ports = &subject.ports;
-    let head = packet.head(ports.payload, ports.payload_len);
-    let seen = tables.classify(&head, ports.payload_len);
+    let seen = if subject.class == 0 {
+        let head = packet.head(ports.payload, ports.payload_len);
+        tables.classify(&head, ports.payload_len)
+    } else {
+        subject.class - 1
+    };
     // One class for each stage below, so that none is verified for each of them.
     let class = || Class::from_low_bits(tables.forget(seen));
     // A TCP segment may begin anywhere in a message, or be TLS; only one that begins a message is judged.

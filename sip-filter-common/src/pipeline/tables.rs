@@ -1,7 +1,7 @@
 //! What a decision rests on besides the packet.
 
 use crate::{
-    abi::{Config, EventHeader, Family},
+    abi::{Config, EventHeader, Family, flags},
     packet::{Head, Ip, Packet, TCP},
     sip::{Class, classify},
     table::{Fate, Forget, Memory, hash, network::Effect},
@@ -85,6 +85,11 @@ pub trait Tables: Forget {
 
     /// The configuration in force.
     fn config(&self) -> Option<&Config>;
+    /// Whether some ban stops all traffic: [`flags::ALL`]. The kernel program knows without the configuration.
+    #[inline(always)]
+    fn stops_all(&self) -> bool {
+        self.config().is_some_and(|config| config.flags & flags::ALL != 0)
+    }
     /// Boot time in nanoseconds, coarse.
     fn now(&self) -> u64;
     /// A uniformly distributed number.

@@ -135,6 +135,14 @@ pub fn admitted<M: Memory + ?Sized>(
     }
 }
 
+/// Reads the bucket at `place`, so that it is in the cache by the time it is asked for.
+#[inline(always)]
+pub fn touch<M: Memory + ?Sized>(memory: &M, place: u64) {
+    if let Some(line) = memory.line(place as u32 & memory.mask()) {
+        line.load(0);
+    }
+}
+
 /// The slot that holds `key`, [`SLOTS`] if none does.
 #[inline(always)]
 fn find<L: Line>(line: L, key: SourceKey) -> usize {

@@ -1,6 +1,13 @@
 //! Programs that only `cargo xtask bench` loads: what sip-filter is compared with, and what makes the traffic. They are
 //! built with the feature `bench` and no part of the product.
-#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(core_intrinsics))]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(
+        internal_features,
+        reason = "atomic compare-and-exchange exists on this target as an intrinsic only"
+    )
+)]
 
 #[cfg(target_arch = "bpf")]
 mod packet;
@@ -13,6 +20,8 @@ fn main() {}
 
 #[cfg(target_arch = "bpf")]
 mod programs {
+    use core::intrinsics::{AtomicOrdering, atomic_cxchg};
+
     use aya_ebpf::{
         bindings::{BPF_F_MMAPABLE, xdp_action},
         btf_maps::{Array, PerCpuArray, ProgramArray},
@@ -21,8 +30,10 @@ mod programs {
         programs::XdpContext,
     };
 
+    use sip_filter_common::table::hash;
+
     use crate::{
-        packet::Words,
+        packet::{Datagram, Words},
         plan::{HEADS, Plan, State, address},
     };
 
@@ -42,6 +53,10 @@ mod programs {
     #[btf_map]
     static LINES: Array<[u64; 8], { 1 << 18 }, MMAP> = Array::new();
 
+    /// A table of 4 MiB, as large as that of the limiter's state.
+    #[btf_map]
+    static STATES: Array<[u64; 8], { 1 << 16 }, MMAP> = Array::new();
+
     /// Counts and drops: the least a filter can do.
     #[xdp(frags)]
     fn bare(_ctx: XdpContext) -> u32 {
@@ -55,6 +70,95 @@ mod programs {
     /// Passes: the floor of what a program under test costs.
     #[xdp(frags)]
     fn empty(_ctx: XdpContext) -> u32 {
+        xdp_action::XDP_PASS
+    }
+
+    /// The port that the programs below protect.
+    const PORT: u16 = 5060;
+    const SEED: [u64; 2] = [0x5eed_5eed_5eed_5eed, 0xfeed_feed_feed_feed];
+
+    /// Counts, reads the source at a constant offset, and passes on a datagram to another port: what every filter by
+    /// source begins with. `None` if the packet passes.
+    #[inline(always)]
+    fn source(ctx: &XdpContext) -> Option<u32> {
+        let state = STATE.get_ptr_mut(0)?;
+        // SAFETY: the look-up succeeded; each CPU has its own.
+        unsafe { (*state).received += 1 };
+        let datagram = Datagram::of(ctx)?;
+        (datagram.port == PORT).then_some(datagram.source)
+    }
+
+    /// Whether a line of the table of bans, the first of `MASK` + 1, says nothing against a hash. All lines are zero.
+    #[inline(always)]
+    fn says_nothing<const MASK: u32>(hash: u64) -> bool {
+        LINES.get(hash as u32 & MASK).is_some_and(|line| line[0] == 0)
+    }
+
+    /// Takes a packet from a limit that is never reached: one word, compared and exchanged as it must be where several
+    /// processors share it.
+    #[inline(always)]
+    fn takes(hash: u64) -> bool {
+        let Some(line) = STATES.get_ptr_mut(hash as u32 & ((1 << 16) - 1)) else {
+            return false;
+        };
+        // SAFETY: the look-up succeeded; map values are aligned to 8 bytes.
+        unsafe {
+            let word = line.cast::<u64>();
+            let old = word.read_volatile();
+            let (seen, _) = atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
+                word,
+                old,
+                old.wrapping_add(1),
+            );
+            seen == old
+        }
+    }
+
+    /// The least that a filter with a table of a million bans can do about a banned source: read the source, hash it, read
+    /// one line, count and drop. No key is compared, no end of a ban, no hit counted.
+    #[xdp(frags)]
+    fn least_ban(ctx: XdpContext) -> u32 {
+        match source(&ctx) {
+            Some(source) if says_nothing::<{ (1 << 18) - 1 }>(hash(SEED, source as u64, 0)) => {
+                xdp_action::XDP_DROP
+            }
+            _ => xdp_action::XDP_PASS,
+        }
+    }
+
+    /// The same for networks of 24 bits in a table of 4 MiB, which holds 131,072 of them.
+    #[xdp(frags)]
+    fn least_network(ctx: XdpContext) -> u32 {
+        match source(&ctx) {
+            Some(source) if says_nothing::<{ (1 << 16) - 1 }>(hash(SEED, (source >> 8) as u64, 6)) => {
+                xdp_action::XDP_DROP
+            }
+            _ => xdp_action::XDP_PASS,
+        }
+    }
+
+    /// The least that a limiter of each source can do about a flood: read the source, hash it, compare and exchange one
+    /// word, count and drop.
+    #[xdp(frags)]
+    fn least_limit(ctx: XdpContext) -> u32 {
+        match source(&ctx) {
+            Some(source) if takes(hash(SEED, source as u64, 3)) => xdp_action::XDP_DROP,
+            _ => xdp_action::XDP_PASS,
+        }
+    }
+
+    /// The least that both together can do about a clean request: one line of the bans, one word of the limiter, count
+    /// and pass. No network is looked for, no trust, nothing classified, no shared budget, no event.
+    #[xdp(frags)]
+    fn least_clean(ctx: XdpContext) -> u32 {
+        let Some(source) = source(&ctx) else {
+            return xdp_action::XDP_PASS;
+        };
+        if !says_nothing::<{ (1 << 18) - 1 }>(hash(SEED, source as u64, 0))
+            || !takes(hash(SEED, source as u64, 3))
+        {
+            return xdp_action::XDP_ABORTED;
+        }
         xdp_action::XDP_PASS
     }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use aya::maps::{Array, MapData};
-use sip_filter_common::abi::{Config, flags};
+use sip_filter_common::abi::{Config, Control, flags};
 
 use super::{DataplaneError, memory::Words, program::PodConfig, quiet};
 
@@ -73,7 +73,7 @@ impl State {
             quiet::wait(GRACE);
         }
         let active = self.control.word(0);
-        let next = 1 - (active.load(Ordering::SeqCst) & 1);
+        let next = (active.load(Ordering::SeqCst) & Control::INDEX) ^ Control::INDEX;
         let config = Config {
             flags: self.base.flags & (flags::SIMULATE | flags::CAPTURE_DROPS) | self.table_flags,
             ..self.base
@@ -82,7 +82,12 @@ impl State {
         self.configs
             .set(index, PodConfig(config), 0)
             .map_err(io::Error::other)?;
-        active.store(next, Ordering::SeqCst);
+        let all = if config.flags & flags::ALL == 0 {
+            0
+        } else {
+            Control::ALL
+        };
+        active.store(next | all, Ordering::SeqCst);
         self.switched = Some(Instant::now());
         Ok(())
     }

@@ -164,7 +164,7 @@ fn complete(rows: &Rows, options: &Options) -> Result<()> {
             .figures
             .iter()
             .filter(|figure| !(options.quick && figure.takes_long));
-        let mut keys = figures.flat_map(|figure| figure.source.keys());
+        let mut keys = figures.flat_map(|figure| figure.keys());
         if let Some(lost) = keys.find(|key| measured(key.0) && rows.find(*key).is_none()) {
             bail!("goal {} needs the row {lost:?}, which is missing", goal.number);
         }

@@ -22,6 +22,7 @@ pub(super) fn measure(session: &Session, results: &mut Results) -> Result<()> {
     let register = Shape::request("REGISTER");
     let with_sets = [
         Kind::Bare,
+        Kind::Least,
         Kind::SipFilter,
         Kind::NftablesIngress,
         Kind::NftablesRaw,

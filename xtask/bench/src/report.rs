@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 
 use super::{
     environment::Environment,
-    goals::{Bound, GOALS, Outcome},
+    goals::{Bound, Figure, GOALS, Outcome},
     plot::{self, Labels, Series},
     row::{Row, Rows},
     workspace,
@@ -96,10 +96,11 @@ pub(super) fn print(rows: &Rows, earlier: Option<&Rows>) {
         for goal_figure in goal.figures {
             if let Some(value) = goal_figure.source.value(rows) {
                 println!(
-                    "       {:<34} {:>9}  goal {}",
+                    "       {:<34} {:>9}  goal {}{}",
                     goal_figure.what,
                     figure(value),
-                    bound(goal_figure.bound)
+                    bound(goal_figure.bound),
+                    limit(goal_figure, rows)
                 );
             }
         }
@@ -170,10 +171,11 @@ fn goals(rows: &Rows) -> String {
             .map(|goal_figure| {
                 let value = goal_figure.source.value(rows);
                 format!(
-                    "{}: {} ({})",
+                    "{}: {} ({}{})",
                     goal_figure.what,
                     value.map_or_else(|| "–".to_owned(), figure),
-                    bound(goal_figure.bound)
+                    bound(goal_figure.bound),
+                    limit(goal_figure, rows)
                 )
             })
             .collect();
@@ -255,6 +257,12 @@ fn fill(page: &str, sections: &BTreeMap<String, String>) -> Result<String> {
 }
 
 const END: &str = "<!-- bench:end -->";
+
+/// What the least program reaches, if that was measured.
+fn limit(goal_figure: &Figure, rows: &Rows) -> String {
+    let limit = goal_figure.limit.and_then(|source| source.value(rows));
+    limit.map_or_else(String::new, |value| format!("; least program {}", figure(value)))
+}
 
 fn bound(bound: Bound) -> String {
     match bound {

@@ -63,6 +63,14 @@ impl What {
         }
     }
 
+    /// The least program that stops a packet for it.
+    const fn least(self) -> &'static str {
+        match self {
+            Self::Bans => "least_ban",
+            Self::Networks => "least_network",
+        }
+    }
+
     const fn filling(self, number: u32) -> Filling {
         match self {
             Self::Bans => Filling {
@@ -101,6 +109,11 @@ fn costs(bench: &mut Bench, what: What, numbers: &[u32], results: &mut Results) 
             curve.points.push((f64::from(*number), row.value));
             results.rows.push(row);
         }
+        let case = format!("{} {noun}: hit", count(f64::from(*number)));
+        let cost = bench.least(what.least(), &Shape::request("REGISTER").from(hit))?;
+        results
+            .rows
+            .push(Row::of(("scale", "least", &case, "cost"), "ns", &cost)?);
     }
     Ok(curves)
 }
@@ -113,7 +126,7 @@ fn sources(session: &Session, results: &mut Results) -> Result<()> {
         limits: Limits::NoBudget,
         ..Filling::NOTHING
     };
-    let kinds = [Kind::Bare, Kind::SipFilter];
+    let kinds = [Kind::Bare, Kind::LeastLimiter, Kind::SipFilter];
     let mut subjects = set_up(&kinds, &programs, &filling)?;
     for number in SENDERS {
         let traffic = Shape::request("REGISTER").from(Sources::from(STRANGERS, number));

@@ -19,6 +19,10 @@ use super::{
 pub(super) enum Kind {
     /// A program that counts and drops: the limit.
     Bare,
+    /// The same after it has read one line of a table of a million bans: the limit of filters by source.
+    Least,
+    /// The same after it has changed one word of a source's line: the limit of limiters.
+    LeastLimiter,
     /// sip-filter in the driver.
     SipFilter,
     /// sip-filter in the kernel's generic path.
@@ -37,6 +41,8 @@ impl Kind {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Bare => "bare",
+            Self::Least => "least",
+            Self::LeastLimiter => "least limiter",
             Self::SipFilter => "sip-filter",
             Self::Generic => "sip-filter generic",
             Self::NftablesIngress => "nftables ingress",
@@ -57,6 +63,7 @@ pub(super) struct Subject {
 }
 
 enum Work {
+    /// A program that drops all that it counts.
     Bare(#[expect(dead_code, reason = "held for its drop")] Attached),
     Plane(
         Box<Plane>,
@@ -85,8 +92,12 @@ impl Subject {
             let attached = rig.attach(&mut plane.handle, generic)?;
             Ok(Work::Plane(plane, attached))
         };
+        let bare =
+            |name| -> Result<Work> { Ok(Work::Bare(rig.attach(&mut programs.program(name)?, false)?)) };
         let work = match kind {
-            Kind::Bare => Work::Bare(rig.attach(&mut programs.program("bare")?, false)?),
+            Kind::Bare => bare("bare")?,
+            Kind::Least => bare("least_ban")?,
+            Kind::LeastLimiter => bare("least_limit")?,
             Kind::SipFilter => plane(false)?,
             Kind::Generic => plane(true)?,
             Kind::NftablesIngress => {

@@ -45,23 +45,25 @@ pub(super) fn measure(session: &Session, results: &mut Results) -> Result<()> {
     let mut programs = Programs::load(&session.programs)?;
     let effort = Effort::of(session);
     let register = Shape::request("REGISTER");
-    let kinds = [Kind::Bare, Kind::SipFilter, Kind::Generic];
     let narrow = Filling {
         limits: Limits::Narrow,
         ..Filling::SITE
     };
-    for (what, filling, traffic) in [
+    for (what, least, filling, traffic) in [
         (
             "banned",
+            Kind::Least,
             Filling::SITE,
             register.from(Sources::from(0, Filling::SITE.bans).random()),
         ),
         (
             "over limit",
+            Kind::LeastLimiter,
             narrow,
             register.from(Sources::from(STRANGERS, 16_384).random()),
         ),
     ] {
+        let kinds = [Kind::Bare, least, Kind::SipFilter, Kind::Generic];
         let mut subjects = set_up(&kinds, &programs, &filling)?;
         let cases = [(format!("{what}: 1 CPU"), 1), (format!("{what}: 2 CPUs"), 2)];
         compete(
