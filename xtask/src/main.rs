@@ -12,6 +12,7 @@ mod demo;
 mod dist;
 mod ebpf;
 mod eval;
+mod fuzz;
 mod mixin;
 mod pictures;
 mod process;
@@ -61,6 +62,8 @@ enum Task {
     Eval(eval::Args),
     /// Measure the filter beside what else could be used (root)
     Bench(xtask::bench::Options),
+    /// Random packets and tables through host and kernel: do they decide alike? (root)
+    Fuzz(fuzz::Args),
     /// Make the Debian package and the archive
     Dist(dist::Args),
 }
@@ -79,6 +82,7 @@ impl Task {
             Self::Demo(args) => demo::run(&args),
             Self::Eval(args) => eval::run(&args),
             Self::Bench(options) => benchmarks::start(&options),
+            Self::Fuzz(args) => fuzz::run(&args),
             Self::Dist(args) => dist::run_task(&args),
         }
     }

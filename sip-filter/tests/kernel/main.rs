@@ -5,6 +5,8 @@ mod customers;
 #[cfg(test)]
 mod frames;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod pair;
 
 use std::time::Duration;
