@@ -32,7 +32,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let mut command = process::cargo(["test", "--package", "sip-filter", "--test", "kernel"]);
+    // With the features of `cargo xtask test`, so that nothing is built twice.
+    let mut command = process::cargo(["test", "--workspace", "--test", "kernel"]);
     command.args(args.release.then_some("--release"));
     command.args([
         "fuzz::host_and_kernel_decide_alike",

@@ -124,7 +124,11 @@ impl<'a> Shrink<'a> {
         let mut cut = length / 2;
         while cut > 0 && self.may_try() {
             let shorter = with(&self.best, &|packet| {
-                let length = packet.frame.len().saturating_sub(cut).max(if packet.leaves { SHORTEST_LEAVING } else { 14 });
+                let length = packet.frame.len().saturating_sub(cut).max(if packet.leaves {
+                    SHORTEST_LEAVING
+                } else {
+                    14
+                });
                 packet.frame.truncate(length);
             });
             if !self.fails(shorter) {
