@@ -151,6 +151,16 @@ fn bans_stop_sip_in_every_wrapping_and_allowances_win() {
                 },
             ),
             ("keep-alive", Frame::udp(source, b"\r\n\r\n")),
+            (
+                // As small as a first fragment may be: two ports and a sequence number.
+                "tiny first fragment of tcp",
+                Frame {
+                    fragment: Some((0, true)),
+                    segment_max: 8,
+                    padding: 18,
+                    ..Frame::tcp(source, b"")
+                },
+            ),
         ]
     };
     for (ban, inside, outside, reason_expected) in [
@@ -214,7 +224,7 @@ fn bans_stop_sip_in_every_wrapping_and_allowances_win() {
             Reason::PassOtherPort,
             "scope sip lets media pass"
         );
-        assert_eq!(pair.hits(), [(ban.parse().unwrap(), 9)]);
+        assert_eq!(pair.hits(), [(ban.parse().unwrap(), 10)]);
         pair.ban(ban, Scope::All, None);
         assert_eq!(
             reason(&mut pair, "media", &media),
@@ -239,6 +249,35 @@ fn bans_stop_sip_in_every_wrapping_and_allowances_win() {
                 "{ban} lifted: {name}"
             );
         }
+    }
+}
+
+/// A chain of extension headers may lead further than the program reads; it must not be led back to the front.
+#[test]
+fn a_chain_beyond_what_is_read_hides_no_port() {
+    if !kernel_or_skip("a_chain_beyond_what_is_read_hides_no_port") {
+        return;
+    }
+    let mut pair = Pair::new(&config());
+    let options = request("OPTIONS");
+    for length in [1_984, 2_000, 2_032, 2_048] {
+        let frame = Frame {
+            extensions: vec![(60, vec![0; length]); 2],
+            ..Frame::udp(client6(), &options)
+        };
+        // Whether the last header begins within what is read or beyond it.
+        let within = 14 + 40 + 2 * length <= 4_035;
+        let open = reason(&mut pair, "long chain", &frame);
+        let expected = if within {
+            Reason::PassRequest
+        } else {
+            Reason::PassTooDeep
+        };
+        assert_eq!(open, expected, "{length}");
+        pair.ban("2001:db8:1:2::/64", Scope::Sip, None);
+        let banned = reason(&mut pair, "long chain, banned", &frame);
+        assert_eq!(banned, Reason::DropBanAddress, "{length}");
+        pair.unban("2001:db8:1:2::/64");
     }
 }
 
@@ -515,5 +554,5 @@ fn the_verifier_has_little_work() {
     let [ingress, egress] = Pair::new(&config()).verified_instructions();
     println!("verified instructions: ingress {ingress}, egress {egress}");
     assert!(ingress < 60_000, "{ingress} of 1,000,000");
-    assert!(egress < 20_000, "{egress} of 1,000,000");
+    assert!(egress < 22_000, "{egress} of 1,000,000");
 }

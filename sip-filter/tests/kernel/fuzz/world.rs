@@ -169,7 +169,7 @@ impl World {
             ban4: 300,
             ban6: 200,
             ban6_hosts: 100,
-            networks: 4_096,
+            networks: 1_024,
             sources,
             trust: 100,
             endpoints: 100,
@@ -339,12 +339,10 @@ fn target(random: &mut Random, pool: &Pool, prefix: u8) -> Target {
         1 => Target::of_source(address, prefix),
         _ => {
             let longest = if address.is_ipv4() { 32 } else { 128 };
-            // The widest hold everything, and are rare.
-            let length = if random.once_in(6) {
-                random.below(longest + 1)
-            } else {
-                longest / 4 + random.below(longest * 3 / 4 + 1)
-            };
+            // The widest hold everything, and those less wide set many bits of the coverage; both are rare.
+            let usual = if address.is_ipv4() { 18 } else { 44 };
+            let shortest = if random.once_in(20) { 0 } else { usual };
+            let length = shortest + random.below(longest - shortest + 1);
             Target::network(IpNet::new(address, length as u8).unwrap())
         }
     }
