@@ -7,6 +7,8 @@ mod frames;
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod pair;
 
 use std::time::Duration;

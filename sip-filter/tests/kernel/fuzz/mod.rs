@@ -17,6 +17,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) use payloads::torture;
+pub(crate) use twins::Twins;
+pub(crate) use world::{Packet, Ports, Start, Step};
+
 use payloads::Corpus;
 use shrink::{Case, Shrink};
 use sip_filter::dataplane::{Counters, no_counters};
@@ -24,8 +28,7 @@ use sip_filter_common::{
     abi::{Family, counter_index},
     verdict::Reason,
 };
-use twins::Twins;
-use world::{Step, World};
+use world::World;
 
 use crate::kernel_or_skip;
 
@@ -249,7 +252,7 @@ fn run_world((seed, number): (u64, u64), splits: bool, corpus: &Corpus, tally: &
 }
 
 /// All that is needed to see it again.
-fn describe((seed, number): (u64, u64), start: &world::Start, case: &Case) -> String {
+fn describe((seed, number): (u64, u64), start: &Start, case: &Case) -> String {
     let mut text = format!(
         "host and kernel differ: {}\nagain: cargo xtask fuzz --seed {seed} --world {number}\nsizes {:?}\nconfig {:?}\nports {:?}\n\
          {} steps lead there:\n",

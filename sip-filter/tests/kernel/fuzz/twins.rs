@@ -8,18 +8,21 @@ use sip_filter::{
         Comparison, Counters, EventRing, HostPlane, Image, ImageError, KernelBan, LoadOptions, LoadedProgram,
     },
 };
-use sip_filter_common::{abi::EventHeader, verdict::Action};
+use sip_filter_common::{
+    abi::{EventHeader, Family, counter_index},
+    verdict::{Action, Reason},
+};
 
 use super::world::{self, Packet, Start, Step};
 
 /// Where they stopped being alike: the index of the step, and how.
 #[derive(Debug)]
-pub(super) struct Mismatch {
-    pub(super) step: usize,
-    pub(super) how: String,
+pub(crate) struct Mismatch {
+    pub(crate) step: usize,
+    pub(crate) how: String,
 }
 
-pub(super) struct Twins {
+pub(crate) struct Twins {
     host: HostPlane,
     host_image: Box<dyn Image>,
     kernel: LoadedProgram,
@@ -33,7 +36,7 @@ pub(super) struct Twins {
 }
 
 impl Twins {
-    pub(super) fn new(start: &Start, splits: bool) -> Self {
+    pub(crate) fn new(start: &Start, splits: bool) -> Self {
         let Start { sizes, config, ports } = start;
         let (host, host_image) = HostPlane::new(config, sizes, &ports.udp, &ports.tcp);
         let options = LoadOptions {
@@ -58,7 +61,7 @@ impl Twins {
     }
 
     /// Whether the running kernel can be told how much of a frame lies in its first buffer (6.18).
-    pub(super) fn kernel_splits(start: &Start) -> bool {
+    pub(crate) fn kernel_splits(start: &Start) -> bool {
         Self::new(start, true)
             .kernel
             .test_run_split(&[0; 100], 20)
@@ -69,9 +72,24 @@ impl Twins {
         self.host.counters()
     }
 
+    /// Packets of each reason that has any, enforced and simulated.
+    pub(crate) fn packets_by_reason(&self) -> Vec<(Reason, u64)> {
+        let counters = self.counters();
+        let of = |reason: Reason| -> u64 {
+            let families = Family::ALL
+                .into_iter()
+                .flat_map(|family| [(family, false), (family, true)]);
+            families
+                .map(|(family, simulated)| counters.by_reason[counter_index(reason as u8, family, simulated)])
+                .sum()
+        };
+        let all = Reason::ALL.iter().map(|reason| (*reason, of(*reason)));
+        all.filter(|(_, packets)| *packets > 0).collect()
+    }
+
     /// Takes the steps. Verdicts are compared at each packet; what it leaves behind, at the end of all or, if asked to
     /// be `careful`, at each step.
-    pub(super) fn take(&mut self, steps: &[Step], careful: bool) -> Result<(), Mismatch> {
+    pub(crate) fn take(&mut self, steps: &[Step], careful: bool) -> Result<(), Mismatch> {
         for (index, step) in steps.iter().enumerate() {
             let mut taken = self.step(step);
             if careful || index + 1 == steps.len() {

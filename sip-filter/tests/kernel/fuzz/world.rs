@@ -20,7 +20,7 @@ pub(super) const SHORTEST_LEAVING: usize = 14 + 40;
 
 /// What happens to both data planes.
 #[derive(Clone, Debug)]
-pub(super) enum Step {
+pub(crate) enum Step {
     Ban(Target, Scope, Option<Duration>),
     Unban(Target),
     Allow(Vec<IpNet>),
@@ -33,21 +33,21 @@ pub(super) enum Step {
 
 /// A frame and when it comes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Packet {
-    pub(super) frame: Vec<u8>,
+pub(crate) struct Packet {
+    pub(crate) frame: Vec<u8>,
     /// How much of it can be read directly; all of it if there is none.
-    pub(super) linear: Option<u32>,
+    pub(crate) linear: Option<u32>,
     /// Boot time, nanoseconds.
-    pub(super) now: u64,
+    pub(crate) now: u64,
     /// Whether it leaves the server.
-    pub(super) leaves: bool,
+    pub(crate) leaves: bool,
 }
 
 /// Protected ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Ports {
-    pub(super) udp: Vec<u16>,
-    pub(super) tcp: Vec<u16>,
+pub(crate) struct Ports {
+    pub(crate) udp: Vec<u16>,
+    pub(crate) tcp: Vec<u16>,
 }
 
 impl Ports {
@@ -131,10 +131,10 @@ impl Pool {
 
 /// What a world begins with.
 #[derive(Clone)]
-pub(super) struct Start {
-    pub(super) sizes: TableSizes,
-    pub(super) config: Config,
-    pub(super) ports: Ports,
+pub(crate) struct Start {
+    pub(crate) sizes: TableSizes,
+    pub(crate) config: Config,
+    pub(crate) ports: Ports,
 }
 
 /// A world, and the steps in it.
