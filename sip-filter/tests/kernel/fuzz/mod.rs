@@ -28,6 +28,7 @@ use sip_filter_common::{
     abi::{Family, counter_index},
     verdict::Reason,
 };
+use twins::Mismatch;
 use world::World;
 
 use crate::kernel_or_skip;
@@ -237,8 +238,7 @@ fn run_world((seed, number): (u64, u64), splits: bool, corpus: &Corpus, tally: &
     let mut twins = Twins::new(&start, splits);
     for batch in 0..WORLD as usize / BATCH {
         let steps = world.batch(corpus, BATCH);
-        let taken = twins.take(&steps, false).map_err(|mismatch| mismatch.how);
-        if let Err(how) = taken.and_then(|()| twins.compare_hits()) {
+        if let Err(Mismatch { how, .. }) = twins.take(&steps, false) {
             // The same steps again, from the beginning.
             let mut again = World::new(seed, number);
             let steps = (0..=batch).flat_map(|_| again.batch(corpus, BATCH)).collect();
