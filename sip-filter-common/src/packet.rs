@@ -228,6 +228,9 @@ pub const UDP: u8 = 17;
 /// Protocol number of TCP.
 pub const TCP: u8 = 6;
 
+/// Length of a TCP header without options.
+const TCP_HEADER: usize = 20;
+
 const ETHERNET: usize = 14;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
@@ -236,9 +239,12 @@ const VLAN_TAGS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 const VLAN_MAX: usize = 2;
 /// IPv6 extension headers that are followed.
 const EXTENSIONS_MAX: usize = 8;
-/// Largest offset the cursor works with: headers of a frame never lie further in, and the kernel's verifier wants
-/// a bound.
+/// Largest offset the cursor works with: the kernel's verifier wants a bound.
 pub const OFFSET_MASK: usize = 0x0fff;
+/// Where UDP or TCP headers may begin: their payload must begin below the largest offset, too. Beyond, where only a chain
+/// of long extension headers leads, nothing is read; offsets must not begin anew at the front of the frame, where a
+/// sender could put another port for us than for the server.
+const DEEPEST: usize = OFFSET_MASK - 15 * 4;
 
 /// All headers of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -418,6 +424,9 @@ fn extensions<P: Packet, F: Forget>(
 
     let mut count = 0;
     while count < EXTENSIONS_MAX {
+        if next > DEEPEST {
+            return Err(Transport::TooDeep);
+        }
         next &= OFFSET_MASK;
         match protocol {
             HOP_BY_HOP | ROUTING | DESTINATION | MOBILITY | HIP | SHIM6 => {
@@ -450,6 +459,7 @@ fn extensions<P: Packet, F: Forget>(
         HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION | MOBILITY | HIP | SHIM6 => {
             Err(Transport::TooDeep)
         }
+        _ if next > DEEPEST => Err(Transport::TooDeep),
         _ => Ok((protocol, next)),
     }
 }
@@ -473,12 +483,15 @@ fn tcp<P: Packet>(packet: &P, offset: usize, end: usize) -> Transport {
     let Some([s1, s0, d1, d0]) = packet.read::<4>(offset) else {
         return Transport::Truncated;
     };
-    let Some([data_offset]) = packet.read::<1>(offset + 12) else {
-        return Transport::Truncated;
-    };
-    let header_len = (data_offset >> 4) as usize * 4;
-    if header_len < 20 {
-        return Transport::Truncated;
+    let data_offset = packet.read::<1>(offset + 12);
+    let mut header_len = data_offset.map_or(0, |[byte]| (byte >> 4) as usize * 4);
+    if header_len < TCP_HEADER {
+        // Where the IP packet ends before that byte, it is a first fragment as small as they can be, or worth nothing.
+        // The server puts fragments together, so the port counts.
+        if end > offset + 12 {
+            return Transport::Truncated;
+        }
+        header_len = TCP_HEADER;
     }
     ports(packet, TCP, [s1, s0, d1, d0], offset + header_len, end)
 }

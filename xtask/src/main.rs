@@ -14,6 +14,7 @@ mod ebpf;
 mod eval;
 mod faults;
 mod kernels;
+mod fuzz;
 mod mixin;
 mod pictures;
 mod process;
@@ -67,6 +68,8 @@ enum Task {
     Faults(faults::Args),
     /// Try the filter on other kernels, in virtual machines (root)
     Kernels(kernels::Args),
+    /// Random packets and tables through host and kernel: do they decide alike? (root)
+    Fuzz(fuzz::Args),
     /// Make the Debian package and the archive
     Dist(dist::Args),
 }
@@ -87,6 +90,7 @@ impl Task {
             Self::Bench(options) => benchmarks::start(&options),
             Self::Faults(args) => faults::run(&args),
             Self::Kernels(args) => kernels::run(&args),
+            Self::Fuzz(args) => fuzz::run(&args),
             Self::Dist(args) => dist::run_task(&args),
         }
     }

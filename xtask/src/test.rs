@@ -64,7 +64,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// Has cargo start each test binary through sudo.
-fn with_sudo_runner(command: &mut Command) -> &mut Command {
+pub(crate) fn with_sudo_runner(command: &mut Command) -> &mut Command {
     let host = format!(
         "{}-unknown-linux-{}",
         env::consts::ARCH,

@@ -51,7 +51,8 @@ impl Decision {
             code: reason as u8,
             simulated: false,
             family: Family::Other,
-            reach: 0,
+            // No header says how far it goes.
+            reach: usize::MAX,
         }
     }
 

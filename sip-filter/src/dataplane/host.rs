@@ -11,7 +11,7 @@ use std::{
 
 use sip_filter_common::{
     abi::{self, Counters, EventHeader, Family},
-    packet::{Ip, Packet},
+    packet::{Head, Ip, Packet},
     pipeline::{
         Budget, COVER_WORDS, Lane, NetworkValue, PORT_BITMAP_WORDS, RECENT_ENTRIES, Recent, Tables, decide,
         observe,
@@ -22,6 +22,7 @@ use sip_filter_common::{
 };
 
 use super::{
+    compare::OfCpu,
     image::{TableImage, TableMemory},
     memory::Words,
     networks::{HostTrie, NetworkMemory, Trie},
@@ -168,18 +169,54 @@ impl HostPlane {
 
     /// Decides on one Ethernet frame at boot time `now` (nanoseconds), and counts it.
     pub fn run(&mut self, frame: &[u8], now: u64) -> Verdict {
+        self.run_split(frame, frame.len(), now)
+    }
+
+    /// The same with a frame of which the first `linear` bytes lie in a buffer of their own. Verdicts do not depend on
+    /// that; but what lies in further buffers and belongs to no packet is not counted and not copied, as in the kernel.
+    pub fn run_split(&mut self, frame: &[u8], linear: usize, now: u64) -> Verdict {
         let tables = self.at(now);
+        let frame = Split { frame, linear };
         let decision = decide(&frame, tables);
         let mut counters = tables.counters.borrow_mut();
         let index = decision.counter_index();
         counters.by_reason[index] += 1;
-        counters.by_reason[index + 1] += frame.len() as u64;
+        counters.by_reason[index + 1] += frame.len(decision.reach) as u64;
         decision.verdict()
     }
 
     /// Looks at one Ethernet frame that leaves the host at boot time `now` (nanoseconds).
     pub fn run_egress(&mut self, frame: &[u8], now: u64) {
         observe(&frame, self.at(now));
+    }
+
+    /// Puts another configuration in force. Seed and counted prefix are those of the tables and stay.
+    pub fn set_config(&mut self, config: &abi::Config) {
+        let old = self.0.config;
+        self.0.config = abi::Config {
+            seed: old.seed,
+            source_prefix6: old.source_prefix6,
+            ..*config
+        };
+    }
+
+    /// Puts other protected ports in force.
+    pub fn set_ports(&mut self, udp: &[u16], tcp: &[u16]) {
+        let ports = &mut self.0.ports;
+        port_bitmap(udp, tcp, |index, word| ports[index as usize] = word);
+    }
+
+    /// The tables of [`super::compare::CHANGED`].
+    pub(super) fn changed(&self) -> [&Words; 7] {
+        [0, 1, 2, 3, 6, 8, 9].map(|index| &self.0.memory[index])
+    }
+
+    pub(super) fn of_cpu(&self) -> OfCpu {
+        OfCpu {
+            budgets: *self.0.budgets.borrow(),
+            shares: *self.0.shares.borrow(),
+            random: self.0.random.get(),
+        }
     }
 
     fn at(&mut self, now: u64) -> &HostTables {
@@ -199,6 +236,49 @@ impl HostPlane {
     /// Events since the last call, oldest first.
     pub fn take_events(&mut self) -> Vec<(EventHeader, Vec<u8>)> {
         self.0.events.take()
+    }
+}
+
+/// A frame in several buffers.
+#[derive(Clone, Copy)]
+struct Split<'a> {
+    frame: &'a [u8],
+    linear: usize,
+}
+
+impl Packet for Split<'_> {
+    type Direct<'a>
+        = &'a [u8]
+    where
+        Self: 'a;
+
+    fn direct(&self, len: usize) -> Option<&[u8]> {
+        self.frame.get(..len)
+    }
+
+    fn len(&self, reach: usize) -> usize {
+        if reach <= self.linear {
+            self.linear
+        } else {
+            self.frame.len()
+        }
+    }
+
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.frame.read(offset)
+    }
+
+    fn head(&self, offset: usize, len: usize) -> Head {
+        self.frame.head(offset, len)
+    }
+
+    unsafe fn copy_to(&self, offset: usize, target: *mut u8, len: usize) -> bool {
+        // SAFETY: the caller answers for the target.
+        unsafe { self.frame.copy_to(offset, target, len) }
+    }
+
+    fn again(&self) -> Self {
+        *self
     }
 }
 
@@ -309,16 +389,15 @@ impl Tables for HostTables {
     }
 
     fn emit<P: Packet>(&self, packet: &P, header: &EventHeader, payload: usize) {
-        let excerpt: Vec<u8> = (payload..payload + usize::from(header.captured))
-            .map_while(|offset| packet.read::<1>(offset))
-            .flatten()
-            .collect();
+        let mut excerpt = vec![0; usize::from(header.captured)];
+        // SAFETY: there is room for so many bytes.
+        let copied =
+            excerpt.is_empty() || unsafe { packet.copy_to(payload, excerpt.as_mut_ptr(), excerpt.len()) };
         let mut header = *header;
-        if excerpt.len() != usize::from(header.captured) {
+        if !copied {
             // As the kernel: an excerpt is whole or not there.
             header.captured = 0;
-            self.events.borrow_mut().push((header, Vec::new()));
-            return;
+            excerpt.clear();
         }
         self.events.borrow_mut().push((header, excerpt));
     }

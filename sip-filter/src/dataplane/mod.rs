@@ -1,5 +1,6 @@
 //! The kernel side as the rest of the program sees it. Only this module names aya.
 
+mod compare;
 mod config_switch;
 mod counters;
 mod egress;
@@ -21,9 +22,11 @@ mod ports;
 mod program;
 mod quiet;
 mod sizes;
+mod test_run;
 
 use std::time::Duration;
 
+pub use compare::Comparison;
 pub use counters::zero as no_counters;
 pub use error::DataplaneError;
 pub use events::EventStream;
@@ -34,6 +37,7 @@ pub use netlink::LinkWatch;
 pub use pins::{check_bpffs as check_pin_root, detach, leftovers, pinned, prepare};
 pub use program::{LoadOptions, LoadedProgram};
 pub use sizes::TableSizes;
+pub use test_run::EventRing;
 
 use ipnet::IpNet;
 use sip_filter_common::abi;

@@ -1,15 +1,15 @@
 //! The kernel program: loading it with its maps, and running it on a test packet.
 
-use std::{io, net::IpAddr, os::fd::AsFd as _, sync::atomic::Ordering, time::Duration};
+use std::{io, net::IpAddr, os::fd::AsFd as _, time::Duration};
 
 use aya::{
-    Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
+    Ebpf, EbpfLoader, Pod,
     maps::{Array, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
     programs::{SchedClassifier, Xdp},
 };
 use ipnet::IpNet;
 use sip_filter_common::{
-    abi::{Config, Control, EventHeader, EventKind, Local, Meta, WINDOW_SHIFT},
+    abi::{Config, Control, EventKind, Local, Meta, WINDOW_SHIFT},
     pipeline::{COVER_WORDS, NetworkValue, Recent, recent_of},
     sip::Class,
     table::{Fate, HostLine, network::LENGTH_WORDS},
@@ -84,8 +84,8 @@ pub struct LoadOptions {
 /// The program in the kernel, with its maps, not attached to anything.
 pub struct LoadedProgram {
     pub(crate) ebpf: Ebpf,
-    control: Words,
-    local: PerCpuArray<MapData, PodLocal>,
+    pub(super) control: Words,
+    pub(super) local: PerCpuArray<MapData, PodLocal>,
     switch: ConfigSwitch,
 }
 
@@ -253,55 +253,6 @@ impl LoadedProgram {
         Ok(packets)
     }
 
-    /// Sets the clock of a program loaded with [`LoadOptions::test_clock`], nanoseconds.
-    pub fn set_clock(&self, now: u64) {
-        self.control.word(1).store(now, Ordering::SeqCst);
-    }
-
-    /// Runs the program on one frame (`BPF_PROG_TEST_RUN`) and returns its `xdp_action`.
-    ///
-    /// # Errors
-    /// If the kernel refuses, as it does for frames shorter than an Ethernet header.
-    pub fn test_run(&mut self, frame: &[u8]) -> Result<u32, DataplaneError> {
-        let program = xdp(&mut self.ebpf)?;
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            ..TestRunOptions::default()
-        };
-        Ok(program
-            .test_run(options)
-            .map_err(DataplaneError::program)?
-            .return_value)
-    }
-
-    /// Takes the events out of the ring buffer, as they lie there.
-    ///
-    /// # Errors
-    /// If the kernel refuses.
-    pub fn take_events(&mut self) -> Result<Vec<(EventHeader, Vec<u8>)>, DataplaneError> {
-        let mut ring = self.events()?;
-        let mut events = Vec::new();
-        while let Some(item) = ring.next() {
-            events.extend(super::events::parse(&item).map(|(header, payload)| (header, payload.to_vec())));
-        }
-        Ok(events)
-    }
-
-    /// Runs the egress program on one frame and returns its verdict, -1 for "go on".
-    ///
-    /// # Errors
-    /// If the kernel refuses.
-    pub fn test_run_egress(&mut self, frame: &[u8]) -> Result<i32, DataplaneError> {
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            ..TestRunOptions::default()
-        };
-        let result = classifier(&mut self.ebpf)?
-            .test_run(options)
-            .map_err(DataplaneError::program)?;
-        Ok(result.return_value.cast_signed())
-    }
-
     /// Instructions the verifier looked at, for ingress and egress.
     ///
     /// # Errors
@@ -387,7 +338,7 @@ fn map_again(ebpf: &Ebpf, name: &'static str) -> Result<Map, DataplaneError> {
         .map_err(DataplaneError::map)
 }
 
-fn map_words(ebpf: &Ebpf, name: &'static str, bytes: usize) -> Result<Words, DataplaneError> {
+pub(super) fn map_words(ebpf: &Ebpf, name: &'static str, bytes: usize) -> Result<Words, DataplaneError> {
     Words::map(map_data(ebpf, name)?.fd(), bytes)
         .map_err(|source| DataplaneError::Write { what: name, source })
 }

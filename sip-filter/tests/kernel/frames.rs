@@ -50,6 +50,8 @@ pub(crate) struct Frame {
     /// IPv4 time to live, IPv6 hop limit.
     pub(crate) hops: u8,
     pub(crate) payload: Vec<u8>,
+    /// Of header and payload of UDP or TCP, at most so many bytes.
+    pub(crate) segment_max: usize,
     /// Bytes of Ethernet padding after the IP packet.
     pub(crate) padding: usize,
 }
@@ -74,6 +76,7 @@ impl Frame {
             ports: (40_000, 5060),
             hops: 64,
             payload: payload.to_vec(),
+            segment_max: usize::MAX,
             padding: 0,
         }
     }
@@ -111,6 +114,7 @@ impl Frame {
             _ => {}
         }
         bytes.extend(&self.payload);
+        bytes.truncate(self.segment_max);
         bytes
     }
 

@@ -12,6 +12,13 @@ use sip_filter_common::{
     verdict::{Action, Verdict},
 };
 
+/// What a program keeps for each CPU is that of one CPU then.
+pub(crate) fn stay_on_this_cpu() {
+    let mut cpus = nix::sched::CpuSet::new();
+    cpus.set(nix::sched::sched_getcpu().unwrap()).unwrap();
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &cpus).unwrap();
+}
+
 /// A configuration with room for tests: limits that a few packets reach.
 pub(crate) fn config() -> Config {
     Config {
@@ -56,9 +63,7 @@ pub(crate) struct Pair {
 impl Pair {
     /// Loads the program. Stays on one CPU from here on, as a flow does.
     pub(crate) fn new(config: &Config) -> Self {
-        let mut cpus = nix::sched::CpuSet::new();
-        cpus.set(0).unwrap();
-        nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &cpus).unwrap();
+        stay_on_this_cpu();
         let (udp_ports, tcp_ports) = (vec![5060], vec![5060, 5061]);
         let (host, host_image) = HostPlane::new(config, &sizes(), &udp_ports, &tcp_ports);
         let options = LoadOptions {

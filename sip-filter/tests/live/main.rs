@@ -25,6 +25,8 @@ mod faults;
 #[cfg(test)]
 mod floods;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod import;
 #[cfg(test)]
 mod kernels;

@@ -2,6 +2,7 @@ mod attackers;
 mod bounds;
 mod customers;
 mod endpoints;
+mod hostile;
 mod site;
 mod thresholds;
 mod volume;
