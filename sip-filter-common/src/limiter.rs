@@ -55,6 +55,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "arithmetic, and more of it than Miri has time for")]
     fn sustained_rate_is_exact() {
         let limit = Limit::new(100, 1_000_000_000, 50);
         let second = 1_000_000_000;

@@ -12,7 +12,10 @@ mod demo;
 mod dist;
 mod ebpf;
 mod eval;
+mod fuzz_targets;
 mod mixin;
+mod models;
+mod nightly;
 mod pictures;
 mod process;
 mod setup;
@@ -61,6 +64,12 @@ enum Task {
     Eval(eval::Args),
     /// Measure the filter beside what else could be used (root)
     Bench(xtask::bench::Options),
+    /// Have libFuzzer look for inputs that break a parser (nightly compiler)
+    FuzzTargets(fuzz_targets::Args),
+    /// Run the tests of sip-filter-common in Miri (nightly compiler)
+    Miri(models::MiriArgs),
+    /// Run readers and writers of the flat tables in every order
+    Loom(models::LoomArgs),
     /// Make the Debian package and the archive
     Dist(dist::Args),
 }
@@ -79,6 +88,9 @@ impl Task {
             Self::Demo(args) => demo::run(&args),
             Self::Eval(args) => eval::run(&args),
             Self::Bench(options) => benchmarks::start(&options),
+            Self::FuzzTargets(args) => fuzz_targets::run_task(&args),
+            Self::Miri(args) => models::miri(&args),
+            Self::Loom(args) => models::loom(&args),
             Self::Dist(args) => dist::run_task(&args),
         }
     }

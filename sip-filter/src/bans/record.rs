@@ -145,7 +145,9 @@ fn json<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
 }
 
-pub(super) fn write_ban(entry: &Entry, clock: Clock, boot_id: &BootId) -> Vec<u8> {
+/// Writes a ban.
+#[must_use]
+pub fn write_ban(entry: &Entry, clock: Clock, boot_id: &BootId) -> Vec<u8> {
     let ban = entry.at(clock);
     json(&BanRecord {
         origin: ban.origin,
@@ -161,12 +163,11 @@ pub(super) fn write_ban(entry: &Entry, clock: Clock, boot_id: &BootId) -> Vec<u8
     })
 }
 
-pub(super) fn read_ban(
-    target: Target,
-    bytes: &[u8],
-    clock: Clock,
-    boot_id: &BootId,
-) -> serde_json::Result<Entry> {
+/// Reads the ban of a target.
+///
+/// # Errors
+/// If the record is none, or holds what this version does not know.
+pub fn read_ban(target: Target, bytes: &[u8], clock: Clock, boot_id: &BootId) -> serde_json::Result<Entry> {
     let record: BanRecord = serde_json::from_slice(bytes)?;
     let deadline = match (record.deadline, record.expires) {
         (Some(deadline), _) if deadline.boot_id == *boot_id.0 => {
@@ -192,14 +193,20 @@ pub(super) fn read_ban(
     })
 }
 
-pub(super) fn write_allowed(entry: &Allowed) -> Vec<u8> {
+/// Writes an entry of the allow-list.
+#[must_use]
+pub fn write_allowed(entry: &Allowed) -> Vec<u8> {
     json(&AllowRecord {
         comment: entry.comment.clone(),
         created: entry.created.map(Time),
     })
 }
 
-pub(super) fn read_allowed(bytes: &[u8]) -> serde_json::Result<Allowed> {
+/// Reads an entry of the allow-list.
+///
+/// # Errors
+/// As [`read_ban`].
+pub fn read_allowed(bytes: &[u8]) -> serde_json::Result<Allowed> {
     let record: AllowRecord = serde_json::from_slice(bytes)?;
     Ok(Allowed {
         origin: AllowOrigin::Operator,
@@ -208,15 +215,23 @@ pub(super) fn read_allowed(bytes: &[u8]) -> serde_json::Result<Allowed> {
     })
 }
 
-pub(super) fn write_history<'a>(past: impl Iterator<Item = &'a Past>) -> Vec<u8> {
+/// Writes the history of a target.
+#[must_use]
+pub fn write_history<'a>(past: impl Iterator<Item = &'a Past>) -> Vec<u8> {
     json(&past.collect::<Vec<_>>())
 }
 
-pub(super) fn read_history(bytes: &[u8]) -> serde_json::Result<Vec<Past>> {
+/// Reads the history of a target.
+///
+/// # Errors
+/// As [`read_ban`].
+pub fn read_history(bytes: &[u8]) -> serde_json::Result<Vec<Past>> {
     serde_json::from_slice(bytes)
 }
 
-pub(super) fn write_trust(
+/// Writes that a source is trusted until a boot time, with its endpoints and their ends.
+#[must_use]
+pub fn write_trust(
     account: &str,
     until: Duration,
     endpoints: impl Iterator<Item = (Endpoint, Duration)>,
@@ -238,7 +253,11 @@ pub(super) fn write_trust(
     })
 }
 
-pub(super) fn read_trust(
+/// Reads that a source is trusted.
+///
+/// # Errors
+/// As [`read_ban`].
+pub fn read_trust(
     target: Target,
     bytes: &[u8],
     clock: Clock,
@@ -269,18 +288,20 @@ pub(super) fn read_trust(
     })
 }
 
-pub(super) fn write_proof(by: Proof, until: Duration, clock: Clock, boot_id: &BootId) -> Vec<u8> {
+/// Writes that a source owns its address, which is believed until a boot time.
+#[must_use]
+pub fn write_proof(by: Proof, until: Duration, clock: Clock, boot_id: &BootId) -> Vec<u8> {
     json(&ProofRecord {
         by,
         end: End::new(until, clock, boot_id),
     })
 }
 
-pub(super) fn read_proof(
-    bytes: &[u8],
-    clock: Clock,
-    boot_id: &BootId,
-) -> serde_json::Result<(Proof, Duration)> {
+/// Reads that a source owns its address.
+///
+/// # Errors
+/// As [`read_ban`].
+pub fn read_proof(bytes: &[u8], clock: Clock, boot_id: &BootId) -> serde_json::Result<(Proof, Duration)> {
     let record: ProofRecord = serde_json::from_slice(bytes)?;
     Ok((record.by, record.end.boot(clock, boot_id)))
 }

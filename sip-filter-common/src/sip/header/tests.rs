@@ -116,7 +116,7 @@ fn message() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2048, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 12 } else { 2048 }, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn everything_found_lies_in_the_head(bytes in message()) {
