@@ -36,9 +36,9 @@ pub struct Target {
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
-    target("packet", packet, 20_000),
+    target("packet", packet, 2_000),
     target("classify", classify, 20_000),
-    target("message", message, 4_000),
+    target("message", message, 3_000),
     target("capture", capture, 2_000),
     target("analysis", analysis, 60),
     target("api", api, 4_000),

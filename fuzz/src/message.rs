@@ -157,21 +157,32 @@ fn makes_nothing_up(part: &Message<'_>, whole: &Message<'_>) {
     assert!(part.status().is_none() || part.status() == whole.status());
     assert!(part.expires().is_none() || part.expires() == whole.expires());
     assert!(part.content_length().is_none() || part.content_length() == whole.content_length());
-    for (part, whole) in [(part.from(), whole.from()), (part.to(), whole.to())] {
-        if let Some(party) = part {
-            assert_eq!(Some(party.uri), whole.map(|whole| whole.uri));
-            same(party.tag, whole.and_then(|whole| whole.tag));
-        }
+    let parties = [(part.from(), whole.from()), (part.to(), whole.to())];
+    for (part, whole) in parties.into_iter().filter_map(|(part, whole)| part.zip(whole)) {
+        not_shortened(Some(part.uri), Some(whole.uri));
+        not_shortened(part.user, whole.user);
+        not_shortened(part.tag, whole.tag);
     }
     for (part, whole) in part.credentials().zip(whole.credentials()) {
         assert_eq!(part.scheme, whole.scheme);
-        same(part.username, whole.username);
-        same(part.nonce, whole.nonce);
+        not_shortened(part.username, whole.username);
+        not_shortened(part.nonce, whole.nonce);
     }
     for (part, whole) in part.challenges().zip(whole.challenges()) {
-        same(part.realm, whole.realm);
-        same(part.nonce, whole.nonce);
+        not_shortened(part.realm, whole.realm);
+        not_shortened(part.nonce, whole.nonce);
     }
     let first = |message: &Message<'_>| message.header(HeaderName::USER_AGENT).map(|it| it.name.to_vec());
     assert!(first(part).is_none() || first(part) == first(whole));
+}
+
+/// Half a name is never taken for a name. (What comes after a cut may well turn an address into none, or into another
+/// one further on; that nobody can know.)
+fn not_shortened(part: Option<&[u8]>, whole: Option<&[u8]>) {
+    let Some((part, whole)) = part.zip(whole) else {
+        return;
+    };
+    if part.as_ptr() == whole.as_ptr() {
+        assert_eq!(part.escape_ascii().to_string(), whole.escape_ascii().to_string());
+    }
 }

@@ -97,6 +97,10 @@ pub fn store(damage: &[u8]) {
         Ok(()) => {}
         Err(error) => explained(&error, &path, &damaged),
     }
+    let left: Vec<_> = std::fs::read_dir(directory.path())
+        .expect("it is there")
+        .collect();
+    assert_eq!(left.len(), 1, "{left:?}");
 }
 
 /// What a daemon does with it: read everything, write, read again after a restart.
@@ -178,7 +182,7 @@ fn silence_caught_panics() {
         std::panic::set_hook(Box::new(move |info| {
             let ours = info
                 .location()
-                .is_some_and(|place| place.file().contains("fuzz/src"));
+                .is_some_and(|place| place.file().contains("fuzz/"));
             if ours && !under_libfuzzer {
                 report(info);
             } else if ours {

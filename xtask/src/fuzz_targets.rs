@@ -101,9 +101,11 @@ impl Fuzzer {
         for directory in [&found, &artifacts] {
             fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
         }
-        let mut command = Command::new(&self.cargo_fuzz);
+        let mut command = Command::new("rustup");
         command
             .current_dir(workspace())
+            .args(["run", &self.toolchain])
+            .arg(&self.cargo_fuzz)
             .args(["fuzz", "run", "--fuzz-dir", "fuzz", "--features", "libfuzzer"])
             .args([
                 "--sanitizer",
@@ -123,16 +125,15 @@ impl Fuzzer {
                 "-rss_limit_mb=3072",
                 "-print_final_stats=1",
             ]);
-        self.environment(&mut command);
+        Self::environment(&mut command);
         run(&mut command)
     }
 
     /// Optimized enough to be fast, and not so much that the build takes longer than the run.
-    fn environment(&self, command: &mut Command) {
+    fn environment(command: &mut Command) {
         command
             .env_remove("CARGO")
             .env_remove("RUSTC")
-            .env("RUSTUP_TOOLCHAIN", &self.toolchain)
             .env("CARGO_INCREMENTAL", "0")
             .env("CARGO_PROFILE_RELEASE_LTO", "off")
             .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")

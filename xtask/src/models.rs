@@ -17,15 +17,24 @@ pub(crate) struct MiriArgs {
 /// Undefined behaviour in `sip-filter-common`: Miri interprets its tests. Those with many rounds do fewer there.
 pub(crate) fn miri(args: &MiriArgs) -> anyhow::Result<()> {
     let toolchain = nightly::with(&["miri", "rust-src"])?;
-    let mut command = Command::new("cargo");
+    let mut command = Command::new("rustup");
     command
         .current_dir(workspace())
-        .args(["miri", "test", "--locked", "--package", "sip-filter-common"])
+        .args(["run", &toolchain, "cargo"])
+        .args([
+            "miri",
+            "test",
+            "--locked",
+            "--package",
+            "sip-filter-common",
+            "--lib",
+            "--test",
+            "copy",
+        ])
         .args(&args.name)
         // cargo of the stable toolchain runs us, and says so to its children.
         .env_remove("CARGO")
         .env_remove("RUSTC")
-        .env("RUSTUP_TOOLCHAIN", toolchain)
         .env("CARGO_TARGET_DIR", workspace().join("target/miri"))
         .env("CARGO_INCREMENTAL", "0")
         // Tests read the clock to bound their own time.

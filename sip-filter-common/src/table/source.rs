@@ -3,6 +3,9 @@
 //! A bucket holds four keys and four GCRA states. On a miss the entry whose state lies furthest back is replaced by
 //! compare-and-swap: it has been quiet longest, and losing it only gives it a full burst again, which it had
 //! already. A flooder's state lies ahead of time, so a flood of sources with one packet each cannot push it out.
+//!
+//! While one CPU has swapped in a new source's state and not yet its key, another does not find the source and may give it
+//! a second slot. Until the first key stands, the source can have its burst on each CPU; never is a packet refused for it.
 
 use super::{Line, Memory, hash};
 use crate::{

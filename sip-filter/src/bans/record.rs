@@ -116,7 +116,7 @@ impl End {
     fn new(until: Duration, clock: Clock, boot_id: &BootId) -> Self {
         Self {
             until: Time(clock.to_wall(until)),
-            deadline: Some(Deadline::new(until, boot_id)),
+            deadline: Deadline::new(until, boot_id),
         }
     }
 
@@ -129,11 +129,12 @@ impl End {
 }
 
 impl Deadline {
-    fn new(deadline: Duration, boot_id: &BootId) -> Self {
-        Self {
+    /// `None` for one further ahead than 584 years of nanoseconds, which goes by wall clock.
+    fn new(deadline: Duration, boot_id: &BootId) -> Option<Self> {
+        Some(Self {
             boot_id: boot_id.0.to_string(),
-            nanoseconds: u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX),
-        }
+            nanoseconds: u64::try_from(deadline.as_nanos()).ok()?,
+        })
     }
 }
 
@@ -156,7 +157,9 @@ pub fn write_ban(entry: &Entry, clock: Clock, boot_id: &BootId) -> Vec<u8> {
         scope: ban.scope,
         created: Time(ban.created),
         expires: ban.expires.map(Time),
-        deadline: entry.deadline.map(|deadline| Deadline::new(deadline, boot_id)),
+        deadline: entry
+            .deadline
+            .and_then(|deadline| Deadline::new(deadline, boot_id)),
         hits: ban.hits,
         last_hit: ban.last_hit.map(Time),
         evidence: ban.evidence,

@@ -241,7 +241,7 @@ impl Store {
                 source,
             })?;
         let path = directory.join(FILE);
-        let database = guarded(&path, || open(&path))?;
+        let database = left_alone(&path, || guarded(&path, || open(&path)))?;
         Ok(Self {
             path,
             database: Some(database),
@@ -349,6 +349,20 @@ fn failed(path: &Path, reason: impl std::fmt::Display) -> StoreError {
 fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err(damaged(path, "the database library gave up")))
+}
+
+/// redb repairs a file in place, and may find only then that it cannot. So a copy is kept meanwhile, and put back if the
+/// file turns out to be damaged: what is left of it is the operator's to save. Without room for a copy there is none.
+fn left_alone<T>(path: &Path, open: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let copy = path.with_extension("redb.before");
+    let copied = std::fs::copy(path, &copy).is_ok();
+    let result = open();
+    // In use, the file is another process's; it was not touched.
+    let put_back = matches!(result, Err(StoreError::Damaged { .. } | StoreError::Newer { .. }));
+    if !copied || !put_back || std::fs::rename(&copy, path).is_err() {
+        let _ = std::fs::remove_file(&copy);
+    }
+    result
 }
 
 fn open(path: &Path) -> Result<Database, StoreError> {

@@ -241,6 +241,7 @@ fn a_part_of_one_makes_no_difference() {
 
 proptest! {
     #[test]
+    #[cfg_attr(miri, ignore = "arithmetic, and more of it than Miri has time for")]
     fn no_mixture_gets_more_than_the_budget(
         rate in 1_u64..2_000, burst in 1_u64..500, part in 2_u64..20, cpus in 1_usize..5,
         steps in proptest::collection::vec((0_u64..20_000_000, any::<bool>(), 0_usize..5), 1..600),

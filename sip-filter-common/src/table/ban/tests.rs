@@ -126,7 +126,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => key.clone().prop_map(Step::Remove),
         2 => (key, 0_u64..1 << 40).prop_map(|(key, now)| Step::Check(key, now)),
     ];
-    proptest::collection::vec(step, 1..400)
+    proptest::collection::vec(step, 1..if cfg!(miri) { 60 } else { 400 })
 }
 
 fn behaves_like_a_map<T: Layout<Value = Fate>>(
@@ -168,6 +168,8 @@ fn behaves_like_a_map<T: Layout<Value = Fate>>(
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 256 }, ..ProptestConfig::default() })]
+
     #[test]
     fn ipv4_behaves_like_a_map(steps in steps(), seed: [u64; 2]) {
         behaves_like_a_map::<V4>(steps, seed, |n| n);
