@@ -55,6 +55,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "arithmetic, and more of it than Miri has time for")]
     fn sustained_rate_is_exact() {
         let limit = Limit::new(100, 1_000_000_000, 50);
         let second = 1_000_000_000;
@@ -65,6 +66,7 @@ mod tests {
 
     proptest! {
         #[test]
+        #[cfg_attr(miri, ignore = "arithmetic, and more of it than Miri has time for")]
         fn never_more_than_burst_plus_rate(
             count in 1_u64..2_000, burst in 1_u64..500,
             gaps in proptest::collection::vec(0_u64..50_000_000, 1..400),

@@ -102,7 +102,7 @@ fn folded() -> impl Strategy<Value = (String, String)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 12 } else { 4096 }, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_slice_lies_in_the_input(bytes in bytes()) {
@@ -152,6 +152,7 @@ proptest! {
 
 /// The worst, and much of it. Were all of it read once for each byte, one message would take seconds.
 #[test]
+#[cfg_attr(miri, ignore = "Miri is too slow to judge times")]
 fn reading_takes_time_in_proportion() {
     const LENGTH: usize = 1 << 15;
     let names = [

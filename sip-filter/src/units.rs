@@ -1,6 +1,9 @@
 //! Times, durations and rates as users write and read them.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 /// The longest duration that is not permanent: beyond it, `permanent` is what is meant, and clock arithmetic would
 /// have to fear overflow.
@@ -23,7 +26,8 @@ pub enum DurationError {
     Endless(String),
 }
 
-/// Reads a duration: `90s`, `1h30m`, `7d`, bare seconds; `permanent` and `-1` (as in fail2ban) are `None`.
+/// Reads a duration: `90s`, `1h30m`, `7d`, bare seconds; `permanent` and `-1` (as in fail2ban) are `None`. Anything finer
+/// than a millisecond is cut off, as [`format_duration`] does, so that what is read is what will be shown.
 ///
 /// # Errors
 /// [`DurationError`] if the text is none of these.
@@ -42,7 +46,10 @@ pub fn parse_duration(text: &str) -> Result<Option<Duration>, DurationError> {
         humantime::parse_duration(trimmed).ok()
     };
     match parsed {
-        Some(duration) if duration <= LONGEST => Ok(Some(duration)),
+        Some(duration) if duration <= LONGEST => {
+            let fine = duration.subsec_nanos() % 1_000_000;
+            Ok(Some(duration.saturating_sub(Duration::from_nanos(fine.into()))))
+        }
         Some(_) => Err(DurationError::TooLong(trimmed.to_owned())),
         // All digits, and yet no number of seconds: it overflowed.
         None if bare => Err(DurationError::TooLong(trimmed.to_owned())),
@@ -149,18 +156,26 @@ pub fn parse_rate(text: &str) -> Result<Option<Rate>, RateError> {
     }))
 }
 
+/// A time that RFC 3339 can express, with four digits for the year: one before 1970 or after 9999 becomes the first or
+/// the last there is. Captures may claim any.
+#[must_use]
+pub fn within_rfc3339(time: SystemTime) -> SystemTime {
+    const LAST: Duration = Duration::from_millis(253_402_300_799_999);
+    time.clamp(SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + LAST)
+}
+
 /// Serialises a [`std::time::SystemTime`] as RFC 3339 in UTC.
 pub mod rfc3339 {
     use std::time::SystemTime;
 
     use serde::{Deserialize, Deserializer, Serializer};
 
-    /// Writes it with millisecond precision.
+    /// Writes it with millisecond precision; what cannot be expressed, as [`super::within_rfc3339`] has it.
     ///
     /// # Errors
     /// Those of the serializer.
     pub fn serialize<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&humantime::format_rfc3339_millis(*time))
+        serializer.collect_str(&humantime::format_rfc3339_millis(super::within_rfc3339(*time)))
     }
 
     /// Reads it.
@@ -249,6 +264,28 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn what_is_too_fine_to_be_shown_is_not_read() {
+        for (text, milliseconds) in [("1us", 0), ("999us", 0), ("1ms 1ns", 1), ("2s 1500us", 2_001)] {
+            assert_eq!(
+                parse_duration(text),
+                Ok(Some(Duration::from_millis(milliseconds))),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_time_beyond_four_digits_of_years_can_be_written() {
+        let far = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let text = |time| humantime::format_rfc3339_millis(within_rfc3339(time)).to_string();
+        assert_eq!(text(far(253_402_300_800)), "9999-12-31T23:59:59.999Z");
+        assert_eq!(text(far(1 << 62)), "9999-12-31T23:59:59.999Z");
+        assert_eq!(text(far(1_000_000_000)), "2001-09-09T01:46:40.000Z");
+        let before = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
+        assert_eq!(text(before), "1970-01-01T00:00:00.000Z");
+    }
 
     #[test]
     fn durations_as_users_write_them() {

@@ -13,9 +13,12 @@ mod dist;
 mod ebpf;
 mod eval;
 mod faults;
-mod kernels;
 mod fuzz;
+mod fuzz_targets;
+mod kernels;
 mod mixin;
+mod models;
+mod nightly;
 mod pictures;
 mod process;
 mod setup;
@@ -70,6 +73,12 @@ enum Task {
     Kernels(kernels::Args),
     /// Random packets and tables through host and kernel: do they decide alike? (root)
     Fuzz(fuzz::Args),
+    /// Have libFuzzer look for inputs that break a parser (nightly compiler)
+    FuzzTargets(fuzz_targets::Args),
+    /// Run the tests of sip-filter-common in Miri (nightly compiler)
+    Miri(models::MiriArgs),
+    /// Run readers and writers of the flat tables in every order
+    Loom(models::LoomArgs),
     /// Make the Debian package and the archive
     Dist(dist::Args),
 }
@@ -91,6 +100,9 @@ impl Task {
             Self::Faults(args) => faults::run(&args),
             Self::Kernels(args) => kernels::run(&args),
             Self::Fuzz(args) => fuzz::run(&args),
+            Self::FuzzTargets(args) => fuzz_targets::run_task(&args),
+            Self::Miri(args) => models::miri(&args),
+            Self::Loom(args) => models::loom(&args),
             Self::Dist(args) => dist::run_task(&args),
         }
     }

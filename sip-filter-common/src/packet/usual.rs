@@ -233,6 +233,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "tens of thousands of frames")]
     fn usual_headers_are_read_as_any_are() {
         for whole in frames() {
             assert!(agrees(&whole));

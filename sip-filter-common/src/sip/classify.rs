@@ -321,4 +321,6 @@ const fn other_request(words: [u64; 4], longer: bool) -> Class {
 }
 
 #[cfg(test)]
+mod plain;
+#[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! The lines of a message's head, and the headers they make.
 
-use super::text::{is_line_end, is_space};
+use super::text::{closed_angles, is_line_end, is_space};
 
 /// One header as it stands in the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,18 +27,9 @@ impl<'a> Header<'a> {
         if self.complete {
             return self.value;
         }
-        let mut kept = self.value;
-        while let Some((last, before)) = kept.split_last() {
-            match last {
-                b'>' => break,
-                b';' | b',' => {
-                    kept = before;
-                    break;
-                }
-                _ => kept = before,
-            }
-        }
-        kept
+        let separator = self.value.iter().rposition(|byte| matches!(byte, b';' | b','));
+        let end = closed_angles(self.value).max(separator.unwrap_or(0));
+        self.value.split_at(end.min(self.value.len())).0
     }
 }
 

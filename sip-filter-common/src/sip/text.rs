@@ -98,6 +98,23 @@ pub(super) fn find_bare(text: &[u8], byte: u8, angles: bool) -> Option<usize> {
     })
 }
 
+/// Where the last `<…>` outside quoted strings ends: the index after its `>`, 0 if there is none. A `>` that closes
+/// nothing is a character like others.
+pub(super) fn closed_angles(text: &[u8]) -> usize {
+    let (mut end, mut quoted, mut escaped, mut angle) = (0, false, false, false);
+    for (index, byte) in text.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' if !angle => quoted = !quoted,
+            b'<' if !quoted => angle = true,
+            b'>' if angle => (end, angle) = (index + 1, false),
+            _ => {}
+        }
+    }
+    end
+}
+
 /// The values in a list separated by commas, without white space around them; empty ones are left out.
 #[derive(Clone, Debug)]
 pub(super) struct Items<'a> {

@@ -361,5 +361,5 @@ fn write_bans(text: &mut String, source: &SourceReport) -> std::fmt::Result {
 }
 
 fn rfc3339(time: SystemTime) -> String {
-    humantime::format_rfc3339_millis(time).to_string()
+    humantime::format_rfc3339_millis(units::within_rfc3339(time)).to_string()
 }

@@ -8,7 +8,7 @@ mod list;
 mod model;
 mod policy;
 mod prefix_map;
-mod record;
+pub mod record;
 mod store;
 mod writer;
 

@@ -122,7 +122,7 @@ impl End {
     fn new(until: Duration, clock: Clock, boot_id: &BootId) -> Self {
         Self {
             until: Time(clock.to_wall(until)),
-            deadline: Some(Deadline::new(until, boot_id)),
+            deadline: Deadline::new(until, boot_id),
             left_ms: Some(milliseconds(until.saturating_sub(clock.boot))),
         }
     }
@@ -137,11 +137,12 @@ impl End {
 }
 
 impl Deadline {
-    fn new(deadline: Duration, boot_id: &BootId) -> Self {
-        Self {
+    /// `None` for one further ahead than 584 years of nanoseconds, which goes by wall clock.
+    fn new(deadline: Duration, boot_id: &BootId) -> Option<Self> {
+        Some(Self {
             boot_id: boot_id.0.to_string(),
-            nanoseconds: u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX),
-        }
+            nanoseconds: u64::try_from(deadline.as_nanos()).ok()?,
+        })
     }
 }
 
@@ -163,7 +164,9 @@ fn json<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
 }
 
-pub(super) fn write_ban(entry: &Entry, clock: Clock, boot_id: &BootId) -> Vec<u8> {
+/// Writes a ban.
+#[must_use]
+pub fn write_ban(entry: &Entry, clock: Clock, boot_id: &BootId) -> Vec<u8> {
     let ban = entry.at(clock);
     json(&BanRecord {
         origin: ban.origin,
@@ -172,7 +175,9 @@ pub(super) fn write_ban(entry: &Entry, clock: Clock, boot_id: &BootId) -> Vec<u8
         scope: ban.scope,
         created: Time(ban.created),
         expires: ban.expires.map(Time),
-        deadline: entry.deadline.map(|deadline| Deadline::new(deadline, boot_id)),
+        deadline: entry
+            .deadline
+            .and_then(|deadline| Deadline::new(deadline, boot_id)),
         left_ms: entry
             .deadline
             .map(|deadline| milliseconds(deadline.saturating_sub(clock.boot))),
@@ -182,9 +187,12 @@ pub(super) fn write_ban(entry: &Entry, clock: Clock, boot_id: &BootId) -> Vec<u8
     })
 }
 
-/// Reads a ban. One of an earlier boot has all that was left of it when it was written, and comes with its end by wall
-/// clock: that clock is not to be relied upon yet.
-pub(super) fn read_ban(
+/// Reads the ban of a target. One of an earlier boot has all that was left of it when it was written, and comes with its
+/// end by wall clock: that clock is not to be relied upon yet.
+///
+/// # Errors
+/// If the record is none, or holds what this version does not know.
+pub fn read_ban(
     target: Target,
     bytes: &[u8],
     clock: Clock,
@@ -220,14 +228,20 @@ pub(super) fn read_ban(
     Ok((entry, by_wall))
 }
 
-pub(super) fn write_allowed(entry: &Allowed) -> Vec<u8> {
+/// Writes an entry of the allow-list.
+#[must_use]
+pub fn write_allowed(entry: &Allowed) -> Vec<u8> {
     json(&AllowRecord {
         comment: entry.comment.clone(),
         created: entry.created.map(Time),
     })
 }
 
-pub(super) fn read_allowed(bytes: &[u8]) -> serde_json::Result<Allowed> {
+/// Reads an entry of the allow-list.
+///
+/// # Errors
+/// As [`read_ban`].
+pub fn read_allowed(bytes: &[u8]) -> serde_json::Result<Allowed> {
     let record: AllowRecord = serde_json::from_slice(bytes)?;
     Ok(Allowed {
         origin: AllowOrigin::Operator,
@@ -236,15 +250,23 @@ pub(super) fn read_allowed(bytes: &[u8]) -> serde_json::Result<Allowed> {
     })
 }
 
-pub(super) fn write_history<'a>(past: impl Iterator<Item = &'a Past>) -> Vec<u8> {
+/// Writes the history of a target.
+#[must_use]
+pub fn write_history<'a>(past: impl Iterator<Item = &'a Past>) -> Vec<u8> {
     json(&past.collect::<Vec<_>>())
 }
 
-pub(super) fn read_history(bytes: &[u8]) -> serde_json::Result<Vec<Past>> {
+/// Reads the history of a target.
+///
+/// # Errors
+/// As [`read_ban`].
+pub fn read_history(bytes: &[u8]) -> serde_json::Result<Vec<Past>> {
     serde_json::from_slice(bytes)
 }
 
-pub(super) fn write_trust(
+/// Writes that a source is trusted until a boot time, with its endpoints and their ends.
+#[must_use]
+pub fn write_trust(
     account: &str,
     until: Duration,
     endpoints: impl Iterator<Item = (Endpoint, Duration)>,
@@ -266,7 +288,11 @@ pub(super) fn write_trust(
     })
 }
 
-pub(super) fn read_trust(
+/// Reads that a source is trusted.
+///
+/// # Errors
+/// As [`read_ban`].
+pub fn read_trust(
     target: Target,
     bytes: &[u8],
     clock: Clock,
@@ -297,18 +323,20 @@ pub(super) fn read_trust(
     })
 }
 
-pub(super) fn write_proof(by: Proof, until: Duration, clock: Clock, boot_id: &BootId) -> Vec<u8> {
+/// Writes that a source owns its address, which is believed until a boot time.
+#[must_use]
+pub fn write_proof(by: Proof, until: Duration, clock: Clock, boot_id: &BootId) -> Vec<u8> {
     json(&ProofRecord {
         by,
         end: End::new(until, clock, boot_id),
     })
 }
 
-pub(super) fn read_proof(
-    bytes: &[u8],
-    clock: Clock,
-    boot_id: &BootId,
-) -> serde_json::Result<(Proof, Duration)> {
+/// Reads that a source owns its address.
+///
+/// # Errors
+/// As [`read_ban`].
+pub fn read_proof(bytes: &[u8], clock: Clock, boot_id: &BootId) -> serde_json::Result<(Proof, Duration)> {
     let record: ProofRecord = serde_json::from_slice(bytes)?;
     Ok((record.by, record.end.boot(clock, boot_id)))
 }

@@ -168,12 +168,14 @@ impl Store {
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         make_directory(directory)?;
         let path = directory.join(FILE);
-        let (database, identity) = guarded(&path, || {
-            let (mut database, identity) = open(&path)?;
-            check_integrity(&mut database, &path)?;
-            check_schema(&database, &path)?;
-            restrict(&path)?;
-            Ok((database, identity))
+        let (database, identity) = left_alone(&path, || {
+            guarded(&path, || {
+                let (mut database, identity) = open(&path)?;
+                check_integrity(&mut database, &path)?;
+                check_schema(&database, &path)?;
+                restrict(&path)?;
+                Ok((database, identity))
+            })
         })?;
         let mut store = Self {
             path,
@@ -324,6 +326,20 @@ fn make_directory(directory: &Path) -> Result<(), StoreError> {
         path: directory.display().to_string(),
         source,
     })
+}
+
+/// redb repairs a file in place, and may find only then that it cannot. So a copy is kept meanwhile, and put back if the
+/// file turns out to be damaged: what is left of it is the operator's to save. Without room for a copy there is none.
+fn left_alone<T>(path: &Path, open: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let copy = path.with_extension("redb.before");
+    let copied = std::fs::copy(path, &copy).is_ok();
+    let result = open();
+    // In use, the file is another process's; it was not touched.
+    let put_back = matches!(result, Err(StoreError::Damaged { .. } | StoreError::Newer { .. }));
+    if !copied || !put_back || std::fs::rename(&copy, path).is_err() {
+        let _ = std::fs::remove_file(&copy);
+    }
+    result
 }
 
 fn open(path: &Path) -> Result<(Database, Identity), StoreError> {

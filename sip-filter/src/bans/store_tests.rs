@@ -126,6 +126,23 @@ fn after_a_restart_boot_time_counts_and_after_a_reboot_wall_time() {
 }
 
 #[test]
+fn an_end_further_ahead_than_a_deadline_can_tell_stays_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let boot = BootId::new("a");
+    let mut store = Store::open(dir.path()).unwrap();
+    let millennia = 7_000 * 365 * 86_400;
+    let far = entry("192.0.2.1", Some(millennia), clock(1_000));
+    store
+        .write(&batch_of(std::slice::from_ref(&far), clock(1_000), &boot))
+        .unwrap();
+    for (now, boot) in [(clock(1_000), boot), (clock(1_000), BootId::new("b"))] {
+        let loaded = store.load(now, &boot).unwrap();
+        assert_eq!(loaded.bans[0].ban.expires, far.ban.expires);
+        assert_eq!(loaded.bans[0].deadline, far.deadline);
+    }
+}
+
+#[test]
 fn trust_and_proof_live_on_for_the_time_that_is_left() {
     let dir = tempfile::tempdir().unwrap();
     let (boot, later_boot) = (BootId::new("a"), BootId::new("b"));

@@ -55,7 +55,10 @@ impl Plane for Host {
 }
 
 /// Judges a capture as the daemon would have, with this configuration; `own` are the servers in it.
-pub(super) fn judge(name: &str, reader: impl Read, config: &Config, own: &[Target]) -> Result<Report, Error> {
+///
+/// # Errors
+/// [`Error::Input`] if `reader` is no capture, [`Error::Local`] if the configured allow-list has no room.
+pub fn judge(name: &str, reader: impl Read, config: &Config, own: &[Target]) -> Result<Report, Error> {
     let sizes = config.tables.sizes();
     let (plane, mut image) = HostPlane::new(
         &config.kernel(SEED),

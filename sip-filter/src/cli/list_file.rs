@@ -16,25 +16,28 @@ use crate::{
 
 /// What holds for entries that don't say otherwise.
 #[derive(Clone, Debug)]
-pub(super) struct Defaults {
-    pub(super) lifetime: Option<Lifetime>,
-    pub(super) reason: String,
-    pub(super) scope: Scope,
+pub struct Defaults {
+    /// How long; without it, as the daemon is configured.
+    pub lifetime: Option<Lifetime>,
+    /// Why.
+    pub reason: String,
+    /// What is stopped.
+    pub scope: Scope,
 }
 
 /// What a file says.
 #[derive(Debug, Default)]
-pub(super) struct Parsed {
+pub struct Parsed {
     /// What the numbers count: "line" or "entry".
-    pub(super) unit: &'static str,
+    pub unit: &'static str,
     /// Numbers of the entries, and the entries.
-    pub(super) numbers: Vec<usize>,
+    pub numbers: Vec<usize>,
     /// See `numbers`.
-    pub(super) entries: Vec<ImportEntry>,
+    pub entries: Vec<ImportEntry>,
     /// Numbers of what makes no sense, and why.
-    pub(super) bad: Vec<(usize, String)>,
+    pub bad: Vec<(usize, String)>,
     /// Bans that ended before now.
-    pub(super) expired: usize,
+    pub expired: usize,
 }
 
 impl Parsed {
@@ -52,8 +55,11 @@ impl Parsed {
     }
 }
 
-/// Reads `text`. An error means that it is no list at all.
-pub(super) fn parse(
+/// Reads `text`.
+///
+/// # Errors
+/// What is wrong, if it is no list at all.
+pub fn parse(
     text: &str,
     format: ImportFormat,
     defaults: &Defaults,
@@ -182,8 +188,9 @@ fn csv_fields(line: &str) -> Result<Vec<String>, String> {
     }
 }
 
-/// A field that [`csv_fields`] reads back.
-pub(super) fn csv_field(text: &str) -> String {
+/// A field that an import reads back.
+#[must_use]
+pub fn csv_field(text: &str) -> String {
     // One line per ban: a line end within would make two of it.
     let text = text.replace(['\n', '\r'], " ");
     if text.contains([',', '"'])

@@ -7,7 +7,7 @@ mod capture;
 mod daemon;
 mod exit;
 mod import;
-mod list_file;
+pub mod list_file;
 mod local;
 mod out;
 mod pcap;
@@ -16,7 +16,8 @@ mod text;
 mod top;
 mod values;
 
-pub use args::{AnalyzeArgs, Cli, Format, Global, RunArgs, Verb};
+pub use args::{AnalyzeArgs, Cli, Format, Global, ImportFormat, RunArgs, Verb};
+pub use capture::judge;
 pub use exit::{Error, Exit};
 pub use out::Out;
 

@@ -50,7 +50,7 @@ pub(super) fn ends(expires_in_seconds: Option<u64>) -> String {
 
 /// RFC 3339 to the second.
 pub(super) fn stamp(time: SystemTime) -> String {
-    humantime::format_rfc3339_seconds(time).to_string()
+    humantime::format_rfc3339_seconds(crate::units::within_rfc3339(time)).to_string()
 }
 
 /// `1 ban`, `2 bans`.

@@ -162,6 +162,7 @@ fn defaults(cpus: usize) -> Shared {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "arithmetic, and more of it than Miri has time for")]
 fn in_peace_no_first_packet_is_dropped() {
     let shared = defaults(2);
     // 150 new sources a second for five minutes.
@@ -174,6 +175,7 @@ fn in_peace_no_first_packet_is_dropped() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "arithmetic, and more of it than Miri has time for")]
 fn thousands_that_register_at_once_all_come_in_by_their_retransmissions() {
     let shared = defaults(2);
     let (mut waiting, mut at_once) = (0, 0);
@@ -193,6 +195,7 @@ fn thousands_that_register_at_once_all_come_in_by_their_retransmissions() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "arithmetic, and more of it than Miri has time for")]
 fn a_flood_gets_its_part_and_who_returns_the_rest() {
     let shared = defaults(2);
     let (mut forged, mut returning) = ([0_u32; 2], 0);
@@ -215,6 +218,7 @@ fn a_flood_gets_its_part_and_who_returns_the_rest() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "arithmetic, and more of it than Miri has time for")]
 fn when_the_flood_is_over_first_packets_are_admitted_again() {
     let shared = defaults(1);
     for n in 0..30_000 {
@@ -228,6 +232,7 @@ fn when_the_flood_is_over_first_packets_are_admitted_again() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "arithmetic, and more of it than Miri has time for")]
 fn a_part_of_one_makes_no_difference() {
     let shared = Shared::new(1, Limit::new(200, SECOND, 2_000), Limit::UNLIMITED);
     let admitted = (0..5_000).filter(|_| shared.takes(0, true, SECOND)).count();
@@ -236,6 +241,7 @@ fn a_part_of_one_makes_no_difference() {
 
 proptest! {
     #[test]
+    #[cfg_attr(miri, ignore = "arithmetic, and more of it than Miri has time for")]
     fn no_mixture_gets_more_than_the_budget(
         rate in 1_u64..2_000, burst in 1_u64..500, part in 2_u64..20, cpus in 1_usize..5,
         steps in proptest::collection::vec((0_u64..20_000_000, any::<bool>(), 0_usize..5), 1..600),

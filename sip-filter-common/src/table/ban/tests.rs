@@ -13,6 +13,9 @@ use crate::table::{Forget, HostLine};
 
 const SEED: [u64; 2] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
 
+/// Buckets of a table of some size; Miri takes its time with each.
+const MANY: usize = if cfg!(miri) { 1 << 5 } else { 1 << 14 };
+
 fn memory(buckets: usize) -> Vec<HostLine> {
     (0..buckets).map(|_| HostLine::default()).collect()
 }
@@ -56,14 +59,14 @@ where
 
 #[test]
 fn ipv4_fills_to_85_percent() {
-    fills_to_85_percent::<V4>(1 << 14, |n| (n as u32).wrapping_mul(2_654_435_761));
+    fills_to_85_percent::<V4>(MANY, |n| (n as u32).wrapping_mul(2_654_435_761));
     // neighbouring addresses are as good as random ones
-    fills_to_85_percent::<V4>(1 << 14, |n| 0x0a00_0000 + n as u32);
+    fills_to_85_percent::<V4>(MANY, |n| 0x0a00_0000 + n as u32);
 }
 
 #[test]
 fn ipv6_prefixes_fill_to_85_percent() {
-    fills_to_85_percent::<V6Prefix>(1 << 14, |n| 0x2001_0db8_0000_0000 + n);
+    fills_to_85_percent::<V6Prefix>(MANY, |n| 0x2001_0db8_0000_0000 + n);
 }
 
 #[test]
@@ -123,7 +126,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => key.clone().prop_map(Step::Remove),
         2 => (key, 0_u64..1 << 40).prop_map(|(key, now)| Step::Check(key, now)),
     ];
-    proptest::collection::vec(step, 1..400)
+    proptest::collection::vec(step, 1..if cfg!(miri) { 60 } else { 400 })
 }
 
 fn behaves_like_a_map<T: Layout<Value = Fate>>(
@@ -165,6 +168,8 @@ fn behaves_like_a_map<T: Layout<Value = Fate>>(
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 256 }, ..ProptestConfig::default() })]
+
     #[test]
     fn ipv4_behaves_like_a_map(steps in steps(), seed: [u64; 2]) {
         behaves_like_a_map::<V4>(steps, seed, |n| n);
@@ -257,8 +262,8 @@ impl<T: Layout<Value = Fate>> Watched<'_, T> {
 }
 
 fn no_store_hides_an_entry<T: Layout<Value = Fate>>(key: impl Fn(u64) -> T::Key) {
-    let mut moved = 0;
-    for round in 0..20_u64 {
+    let (mut moved, rounds) = (0, if cfg!(miri) { 1 } else { 20 });
+    for round in 0..rounds {
         let lines = memory(16);
         let capacity = 16 * T::SLOTS as u64;
         let resident = |n: u64| key(round * 1000 + n);
@@ -284,7 +289,10 @@ fn no_store_hides_an_entry<T: Layout<Value = Fate>>(key: impl Fn(u64) -> T::Key)
         }
         moved += watched.moved() - moved_before;
     }
-    assert!(moved > 20, "the test must see moves of residents, saw {moved}");
+    assert!(
+        moved > rounds as usize,
+        "the test must see moves of residents, saw {moved}"
+    );
 }
 
 #[test]
@@ -298,7 +306,9 @@ fn no_store_hides_an_entry_from_a_reader() {
 /// a reader looks for what is already in it.
 #[test]
 fn a_concurrent_reader_never_misses() {
-    let tables: Vec<Vec<HostLine>> = (0..400).map(|_| memory(64)).collect();
+    let tables: Vec<Vec<HostLine>> = (0..if cfg!(miri) { 2 } else { 400 })
+        .map(|_| memory(64))
+        .collect();
     let residents = 64 * 7 / 3;
     for lines in &tables {
         let mut table = BanTable::<V4, _>::new(lines.as_slice(), SEED);

@@ -1,0 +1,4 @@
+//! cargo-fuzz's entry to `sip_filter_fuzz::classify`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sip_filter_fuzz::classify(data));
