@@ -16,6 +16,7 @@ mod mixin;
 mod pictures;
 mod process;
 mod setup;
+mod soak;
 mod test;
 mod tidy;
 mod toolchain_record;
@@ -61,6 +62,8 @@ enum Task {
     Eval(eval::Args),
     /// Measure the filter beside what else could be used (root)
     Bench(xtask::bench::Options),
+    /// Run the daemon for long under mixed traffic and see that nothing grows and nobody is hurt (root)
+    Soak(soak::Args),
     /// Make the Debian package and the archive
     Dist(dist::Args),
 }
@@ -79,6 +82,7 @@ impl Task {
             Self::Demo(args) => demo::run(&args),
             Self::Eval(args) => eval::run(&args),
             Self::Bench(options) => benchmarks::start(&options),
+            Self::Soak(args) => soak::run(&args),
             Self::Dist(args) => dist::run_task(&args),
         }
     }
