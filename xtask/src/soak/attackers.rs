@@ -86,23 +86,16 @@ pub(super) fn banned_now_and_then(stage: &Stage<'_>) -> Result<()> {
 fn ask_options(stage: &Stage<'_>, host: u8, rate: u32) -> Result<()> {
     let from = SocketAddr::new(address(host), 5060);
     let server = Site::server_for(from.ip());
-    let mut serial = 0u64;
-    while stage.goes_on() {
-        let burst = Burst {
-            count: u64::from(rate),
-            rate: Some(rate),
-            limit: Duration::from_secs(2),
-        };
-        traffic::send(
-            stage.site.topology.attacker(host)?,
-            from,
-            server,
-            burst,
-            |_, buffer| {
-                serial += 1;
-                request(buffer, ("OPTIONS", "LabPhone/2.0"), serial, from, server);
-            },
-        )?;
+    let client = Client::new(stage.site.topology.attacker(host)?, from, server, "nobody")?;
+    let mut packet = Vec::new();
+    for serial in 0.. {
+        if !stage.goes_on() {
+            break;
+        }
+        packet.clear();
+        request(&mut packet, ("OPTIONS", "LabPhone/2.0"), serial, from, server);
+        client.send(&packet)?;
+        stage.rest(Duration::from_secs(1) / rate);
     }
     Ok(())
 }
@@ -150,7 +143,7 @@ pub(super) fn attack(stage: &Stage<'_>) -> Result<()> {
                 break;
             }
             let banned = if host == SIXTH {
-                format!("{}/64", address(host))
+                "2001:db8:bad::/64".to_owned()
             } else {
                 address(host).to_string()
             };
@@ -210,7 +203,7 @@ fn turn(stage: &Stage<'_>, host: u8) -> Result<()> {
                 rate: Some(60),
                 limit: TURN,
             };
-            let from = SocketAddr::new(address(host), 4000);
+            let from = SocketAddr::new(address(host), 0);
             let netns = stage.site.topology.attacker(host)?;
             traffic::send(netns, from, server, burst, |number, buffer| {
                 buffer.extend([0xff, 0xfe, number as u8]);
