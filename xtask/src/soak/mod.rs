@@ -55,9 +55,15 @@ pub(crate) struct Args {
     /// Build the daemon without optimisation, which is quicker
     #[arg(long)]
     debug_build: bool,
-    /// Write the figures to bench-results/soak.csv and the plot to docs/img/soak.svg, instead of target/soak
-    #[arg(long)]
+    /// Run this sip-filter instead of one built from here
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+    /// Write the figures to bench-results/soak.csv and the plot to docs/img/soak.svg
+    #[arg(long, conflicts_with = "out")]
     record: bool,
+    /// Write both to this directory
+    #[arg(long, value_name = "DIR", default_value = "target/soak")]
+    out: PathBuf,
     /// Do what must make it fail: shows that it can
     #[arg(long, hide = true, value_enum)]
     sabotage: Option<Sabotage>,
@@ -142,7 +148,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     interrupt::install()?;
     let profile = if args.debug_build { "dev" } else { "release" };
-    let binary = filter::build(profile)?;
+    let binary = match &args.binary {
+        Some(binary) => std::path::absolute(binary)?,
+        None => filter::build(profile)?,
+    };
     lab::sweep()?;
     let (samples, ends, log) = play(binary, args)?;
     let findings = judge::judge(&samples, &ends);
@@ -153,7 +162,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             workspace().join("docs/img/soak.svg"),
         ]
     } else {
-        ["soak.csv", "soak.svg"].map(|name| workspace().join("target/soak").join(name))
+        ["soak.csv", "soak.svg"].map(|name| workspace().join(&args.out).join(name))
     };
     report::write(&samples, &files)?;
     let bad = findings.iter().filter(|finding| !finding.good).count();
