@@ -15,6 +15,7 @@ mod eval;
 mod mixin;
 mod pictures;
 mod process;
+mod reproducible;
 mod setup;
 mod soak;
 mod test;
@@ -62,6 +63,8 @@ enum Task {
     Eval(eval::Args),
     /// Measure the filter beside what else could be used (root)
     Bench(xtask::bench::Options),
+    /// Build the kernel program in two places and compare the bytes
+    Reproducible(reproducible::Args),
     /// Run the daemon for long under mixed traffic and see that nothing grows and nobody is hurt (root)
     Soak(soak::Args),
     /// Make the Debian package and the archive
@@ -82,6 +85,7 @@ impl Task {
             Self::Demo(args) => demo::run(&args),
             Self::Eval(args) => eval::run(&args),
             Self::Bench(options) => benchmarks::start(&options),
+            Self::Reproducible(args) => reproducible::run_task(&args),
             Self::Soak(args) => soak::run(&args),
             Self::Dist(args) => dist::run_task(&args),
         }

@@ -16,7 +16,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -119,6 +119,10 @@ impl Stage<'_> {
         let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
         // The first few tell it all.
         if complaints.len() < 10 {
+            println!(
+                "at {}: {text}",
+                humantime::format_rfc3339_seconds(SystemTime::now())
+            );
             complaints.push(text);
         }
     }
