@@ -8,6 +8,7 @@
 mod benchmarks;
 mod captures;
 mod ci_checks;
+mod coverage;
 mod demo;
 mod dist;
 mod ebpf;
@@ -20,6 +21,7 @@ mod setup;
 mod soak;
 mod test;
 mod tidy;
+mod tool;
 mod toolchain_record;
 
 use std::process::ExitCode;
@@ -63,6 +65,8 @@ enum Task {
     Eval(eval::Args),
     /// Measure the filter beside what else could be used (root)
     Bench(xtask::bench::Options),
+    /// Which lines of the program all tests together run (root; long)
+    Coverage(coverage::Args),
     /// Build the kernel program in two places and compare the bytes
     Reproducible(reproducible::Args),
     /// Run the daemon for long under mixed traffic and see that nothing grows and nobody is hurt (root)
@@ -85,6 +89,7 @@ impl Task {
             Self::Demo(args) => demo::run(&args),
             Self::Eval(args) => eval::run(&args),
             Self::Bench(options) => benchmarks::start(&options),
+            Self::Coverage(args) => coverage::run_task(&args),
             Self::Reproducible(args) => reproducible::run_task(&args),
             Self::Soak(args) => soak::run(&args),
             Self::Dist(args) => dist::run_task(&args),
