@@ -15,6 +15,7 @@ use crate::{
 const CARGO_DENY: Tool = Tool {
     name: "cargo-deny",
     version: "0.20.2",
+    probe: &["--version"],
 };
 
 type Check = fn() -> anyhow::Result<()>;
@@ -77,8 +78,16 @@ fn documentation() -> anyhow::Result<()> {
     run(cargo(args).env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-/// Licences, duplicates and origin of dependencies. Advisories change from day to day and are no matter of this
-/// tree's state, so they aren't asked for here.
+/// `cargo xtask advisories`: known vulnerabilities of dependencies, and those that were withdrawn. They change from day to
+/// day, so that a tree that was good may not be so tomorrow; and their database is not within reach of every CI.
+pub(crate) fn advisories() -> anyhow::Result<()> {
+    let args = ["--workspace", "check", "--hide-inclusion-graph", "advisories"];
+    run(Command::new(CARGO_DENY.binary()?)
+        .current_dir(workspace())
+        .args(args))
+}
+
+/// Licences, duplicates and origin of dependencies. Advisories are asked for by [`advisories`].
 fn dependencies() -> anyhow::Result<()> {
     let deny = CARGO_DENY.binary()?;
     // cargo-deny looks at the dependencies of every platform; a build has fetched only those of ours.

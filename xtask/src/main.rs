@@ -65,6 +65,8 @@ enum Task {
     Eval(eval::Args),
     /// Measure the filter beside what else could be used (root)
     Bench(xtask::bench::Options),
+    /// Known vulnerabilities of dependencies, by RustSec's database (needs the network)
+    Advisories,
     /// Which lines of the program all tests together run (root; long)
     Coverage(coverage::Args),
     /// Build the kernel program in two places and compare the bytes
@@ -89,6 +91,7 @@ impl Task {
             Self::Demo(args) => demo::run(&args),
             Self::Eval(args) => eval::run(&args),
             Self::Bench(options) => benchmarks::start(&options),
+            Self::Advisories => ci_checks::advisories(),
             Self::Coverage(args) => coverage::run_task(&args),
             Self::Reproducible(args) => reproducible::run_task(&args),
             Self::Soak(args) => soak::run(&args),

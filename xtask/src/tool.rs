@@ -15,6 +15,8 @@ pub(crate) struct Tool {
     /// The package, and the program in it.
     pub(crate) name: &'static str,
     pub(crate) version: &'static str,
+    /// What it answers if it works.
+    pub(crate) probe: &'static [&'static str],
 }
 
 impl Tool {
@@ -23,12 +25,12 @@ impl Tool {
     /// # Errors
     /// If it can't be built, or nothing says where the cache is.
     pub(crate) fn binary(self) -> Result<PathBuf> {
-        let Self { name, version } = self;
+        let Self { name, version, probe } = self;
         let cache = ToolchainRecord::cache_dir()
             .context("neither XDG_CACHE_HOME nor HOME says where the cache is")?;
         let root = cache.join(format!("{name}-{version}"));
         let binary = root.join("bin").join(name);
-        if output(Command::new(&binary).arg("--version")).is_none() {
+        if output(Command::new(&binary).args(probe)).is_none() {
             let mut install = cargo([
                 "install",
                 name,

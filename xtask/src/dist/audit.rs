@@ -21,6 +21,8 @@ use crate::{
 const AUDITABLE: Tool = Tool {
     name: "cargo-auditable",
     version: "0.7.7",
+    // As cargo would start it; alone it only says so.
+    probe: &["auditable", "--version"],
 };
 
 /// The section that holds the list (zlib, JSON).
