@@ -39,10 +39,13 @@ pub(super) fn live(stage: &Stage<'_>, phone: &Phone, tcp: bool) -> Result<()> {
         match result.and_then(|client| attempt(&client, phone).map(|outcomes| (client, outcomes))) {
             Ok((connected, outcomes)) => {
                 for (what, exchange) in outcomes {
-                    let answer = exchange
-                        .status
-                        .map_or("no answer".to_owned(), |status| status.to_string());
-                    note(stage, exchange.succeeded(), || {
+                    // Only the server says that.
+                    let unanswered = exchange.status == Some(408) && what == "INVITE";
+                    stage.unanswered.fetch_add(unanswered.into(), Ordering::Relaxed);
+                    note(stage, exchange.succeeded() || unanswered, || {
+                        let answer = exchange
+                            .status
+                            .map_or("no answer".to_owned(), |status| status.to_string());
                         format!("{what} of {}: {answer}", phone.user)
                     });
                 }

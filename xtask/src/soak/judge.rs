@@ -34,6 +34,9 @@ pub(super) struct Sample {
     /// Registrations and calls of customers, and those that failed.
     pub(super) tried: u64,
     pub(super) failed: u64,
+    /// Those that the server gave up for want of an answer by the called party, which sits beside it: they came through
+    /// the filter both ways.
+    pub(super) unanswered: u64,
     /// Packets of banned sources that reached the server.
     pub(super) leaked: u64,
     /// Lines of the log at level error.
@@ -70,11 +73,13 @@ struct Allowance {
     /// In the figure's own unit; the larger of the two counts.
     absolute: f64,
     relative: f64,
+    /// More in a run that is [`SHORT`]: its caches still fill, and what comes and goes may be there for a whole quarter.
+    short: f64,
 }
 
 const MIB: f64 = 1_048_576.0;
 
-/// Runs of fewer minutes end before the daemon's caches are full.
+/// Seconds of a run below which it is short.
 const SHORT: f64 = 600.0;
 
 /// The first quarter is warm-up. `absolute` is for long runs.
@@ -86,6 +91,7 @@ const GROWTH: [Allowance; 6] = [
         at: 0.5,
         absolute: 2.0 * MIB,
         relative: 0.05,
+        short: 16.0 * MIB,
     },
     Allowance {
         what: "file descriptors",
@@ -94,6 +100,7 @@ const GROWTH: [Allowance; 6] = [
         at: 0.5,
         absolute: 3.0,
         relative: 0.0,
+        short: 0.0,
     },
     Allowance {
         what: "threads",
@@ -102,6 +109,7 @@ const GROWTH: [Allowance; 6] = [
         at: 0.5,
         absolute: 4.0,
         relative: 0.0,
+        short: 0.0,
     },
     Allowance {
         what: "entries of the kernel's table of IPv4 bans",
@@ -110,6 +118,7 @@ const GROWTH: [Allowance; 6] = [
         at: 0.1,
         absolute: 100.0,
         relative: 0.1,
+        short: 300.0,
     },
     Allowance {
         what: "entries of all tables",
@@ -118,6 +127,7 @@ const GROWTH: [Allowance; 6] = [
         at: 0.1,
         absolute: 100.0,
         relative: 0.1,
+        short: 300.0,
     },
     Allowance {
         what: "store",
@@ -126,11 +136,9 @@ const GROWTH: [Allowance; 6] = [
         at: 0.5,
         absolute: 4.0 * MIB,
         relative: 0.25,
+        short: 0.0,
     },
 ];
-
-/// Own memory of a short run may grow by this much more.
-const WARMING: f64 = 16.0 * MIB;
 
 /// Looks at everything.
 pub(super) fn judge(samples: &[Sample], ends: &Ends) -> Vec<Finding> {
@@ -161,12 +169,19 @@ fn counts(first: &Sample, last: &Sample) -> Vec<Finding> {
     let grown = |value: fn(&Sample) -> u64| value(last).saturating_sub(value(first));
     let none = |what: &str, count: u64| finding(count == 0, format!("{what}: {count}"));
     let (tried, failed) = (grown(|s| s.tried), grown(|s| s.failed));
+    let unanswered = grown(|s| s.unanswered);
     let (lost, observed) = (grown(|s| s.lost), grown(|s| s.observed));
     let traffic = (grown(|s| s.passed), grown(|s| s.dropped));
     vec![
         finding(
             tried > 0 && failed == 0,
             format!("customers: {tried} registrations and calls, {failed} failed"),
+        ),
+        finding(
+            unanswered * 200 <= tried,
+            format!(
+                "calls that the called party did not answer in time (408), behind the filter: {unanswered}"
+            ),
         ),
         none(
             "packets of banned sources that reached the server",
@@ -197,6 +212,7 @@ fn growth(allowance: &Allowance, samples: &[Sample]) -> Finding {
         at,
         absolute,
         relative,
+        short,
     } = allowance;
     let length = samples.last().map_or(0.0, |last| last.second);
     let quarter = |number: f64| {
@@ -207,12 +223,8 @@ fn growth(allowance: &Allowance, samples: &[Sample]) -> Finding {
     let (Some(before), Some(after)) = (quarter(2.0), quarter(4.0)) else {
         return finding(false, format!("{what}: too few samples"));
     };
-    let warming = if *what == "own memory" && length < SHORT {
-        WARMING
-    } else {
-        0.0
-    };
-    let allowed = (before * relative).max(*absolute) + warming;
+    let more = if length < SHORT { *short } else { 0.0 };
+    let allowed = (before * relative).max(*absolute) + more;
     let show = |value: f64| format!("{:.*}{unit}", usize::from(*divisor > 1.0), value / divisor);
     let slope = slope(samples, *value).map_or_else(String::new, |slope| {
         format!(", {:+.2}{unit} an hour", slope * 3600.0 / divisor)
@@ -361,6 +373,21 @@ mod tests {
             let bad = bad(&samples, &ends);
             assert!(bad.len() == 1 && bad[0].starts_with(what), "{what}: {bad:?}");
         }
+    }
+
+    #[test]
+    fn a_called_party_that_seldom_answers_shows_nothing_of_the_filter() {
+        let (mut samples, ends) = hour();
+        samples
+            .last_mut()
+            .into_iter()
+            .for_each(|last| last.unanswered = 36);
+        assert_eq!(bad(&samples, &ends), [""; 0]);
+        samples
+            .last_mut()
+            .into_iter()
+            .for_each(|last| last.unanswered = 37);
+        assert_eq!(bad(&samples, &ends).len(), 1);
     }
 
     #[test]

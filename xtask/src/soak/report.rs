@@ -75,7 +75,7 @@ pub(super) fn write(samples: &[Sample], files: &[PathBuf; 2]) -> Result<()> {
 fn csv(samples: &[Sample]) -> String {
     let mut text = String::from(
         "second,own_bytes,resident_bytes,proportional_bytes,descriptors,threads,bans,table_entries,all_entries,\
-         store_bytes,processor_seconds,passed,dropped,drift,self_test_failures,lost,observed,tried,failed,leaked,errors\n",
+         store_bytes,processor_seconds,passed,dropped,drift,self_test_failures,lost,observed,tried,failed,unanswered,leaked,errors\n",
     );
     let step = samples.len().div_ceil(MOST_ROWS).max(1);
     let last = samples
@@ -86,7 +86,7 @@ fn csv(samples: &[Sample]) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "{:.1},{},{},{},{},{},{},{},{},{},{:.2},{},{},{},{},{},{},{},{},{},{}",
+            "{:.1},{},{},{},{},{},{},{},{},{},{:.2},{},{},{},{},{},{},{},{},{},{},{}",
             s.second,
             s.own,
             s.resident,
@@ -106,6 +106,7 @@ fn csv(samples: &[Sample]) -> String {
             s.observed,
             s.tried,
             s.failed,
+            s.unanswered,
             s.leaked,
             s.errors
         );

@@ -68,7 +68,7 @@ impl Sampler {
         let start = Instant::now();
         let mut samples = Vec::new();
         let (mut told, mut missed) = (0, 0);
-        while start.elapsed() < length {
+        while start.elapsed() < length && !stage.early.exists() {
             interrupt::check()?;
             let begun = Instant::now();
             match self.sample(stage, start.elapsed().as_secs_f64()) {
@@ -121,6 +121,7 @@ impl Sampler {
             observed: sum("detector_observations_total")?,
             tried: stage.tried.load(Ordering::Relaxed),
             failed: stage.failed.load(Ordering::Relaxed),
+            unanswered: stage.unanswered.load(Ordering::Relaxed),
             leaked: stage.leaked.load(Ordering::Relaxed),
             errors: self.log.errors()?,
         })
@@ -130,6 +131,11 @@ impl Sampler {
     fn look_for_leaks(&mut self, stage: &Stage<'_>) -> Result<()> {
         let reached = stage.reached.read(&stage.site.topology.edge)?;
         let list = bans(stage)?;
+        for phone in super::customers::accounts() {
+            if let Some((net, _)) = list.iter().find(|(net, _)| net.contains(&phone.address)) {
+                stage.complain(format!("the customer at {} is banned: {net}", phone.address));
+            }
+        }
         for (address, count) in &reached {
             // The one that is let go again and again is watched by the operator.
             if *address == attackers::now_and_then() {
