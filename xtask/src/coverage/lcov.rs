@@ -81,7 +81,7 @@ pub(super) fn parse(
 }
 
 fn is_program(path: &str) -> bool {
-    let is_test = path.ends_with("tests.rs") || path.ends_with("fake.rs");
+    let is_test = path.ends_with("tests.rs") || path.ends_with("fake.rs") || path.contains("/tests/");
     (path.starts_with("sip-filter/src/") || path.starts_with("sip-filter-common/src/")) && !is_test
 }
 

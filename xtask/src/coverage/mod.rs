@@ -34,6 +34,9 @@ const BEGIN: &str = "<!-- coverage:begin -->";
 const END: &str = "<!-- coverage:end -->";
 const DOCUMENT: &str = "docs/reliability.md";
 
+/// Which programs were built, in the directory of it all.
+const PROGRAMS: &str = "programs";
+
 /// Lines whose share is below this are listed by number.
 const LOW: f64 = 80.0;
 
@@ -45,7 +48,7 @@ pub(crate) fn run_task(args: &Args) -> Result<()> {
     let tools = tools()?;
     let dir = workspace().join("target/coverage");
     let raw = dir.join("raw");
-    let programs = build(&dir, args)?;
+    let programs = if args.report { earlier(&dir)? } else { build(&dir)? };
     if !args.report {
         if raw.exists() {
             fs::remove_dir_all(&raw)?;
@@ -120,7 +123,7 @@ fn tools() -> Result<PathBuf> {
 }
 
 /// Builds tests and program; returns them all.
-fn build(dir: &Path, args: &Args) -> Result<Vec<PathBuf>> {
+fn build(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut command = cargo(["test", "-p", "sip-filter", "-p", "sip-filter-common", "--no-run"]);
     command
         .args(["--message-format=json-render-diagnostics", "--target-dir"])
@@ -130,9 +133,6 @@ fn build(dir: &Path, args: &Args) -> Result<Vec<PathBuf>> {
         .env("LLVM_PROFILE_FILE", dir.join("build.profraw"))
         .env("CARGO_PROFILE_DEV_DEBUG", "0")
         .env("CARGO_INCREMENTAL", "0");
-    if args.report {
-        command.arg("--offline");
-    }
     let messages = output(command.stderr(Stdio::inherit())).context("the tests don't build")?;
     let mut programs: Vec<PathBuf> = messages
         .lines()
@@ -142,7 +142,15 @@ fn build(dir: &Path, args: &Args) -> Result<Vec<PathBuf>> {
     programs.sort();
     programs.dedup();
     ensure!(!programs.is_empty(), "cargo built no tests");
+    let list: Vec<&str> = programs.iter().filter_map(|program| program.to_str()).collect();
+    fs::write(dir.join(PROGRAMS), list.join("\n"))?;
     Ok(programs)
+}
+
+/// What the last run has built.
+fn earlier(dir: &Path) -> Result<Vec<PathBuf>> {
+    let list = fs::read_to_string(dir.join(PROGRAMS)).context("nothing has been built yet")?;
+    Ok(list.lines().map(PathBuf::from).collect())
 }
 
 /// Runs what is a test. Some of them fail when everything is slower; what they ran counts nevertheless.
