@@ -1,18 +1,22 @@
 //! `cargo xtask ci-checks`: everything but the tests. All checks run, so that one look at the end shows all
 //! that is to be mended.
 
-use std::{path::PathBuf, process::Command};
+use std::process::Command;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 
 use crate::{
     ebpf, mixin,
-    process::{cargo, output, run, workspace},
+    process::{cargo, run, workspace},
     tidy,
-    toolchain_record::ToolchainRecord,
+    tool::Tool,
 };
 
-const CARGO_DENY: &str = "0.20.2";
+const CARGO_DENY: Tool = Tool {
+    name: "cargo-deny",
+    version: "0.20.2",
+    probe: &["--version"],
+};
 
 type Check = fn() -> anyhow::Result<()>;
 
@@ -74,10 +78,18 @@ fn documentation() -> anyhow::Result<()> {
     run(cargo(args).env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-/// Licences, duplicates and origin of dependencies. Advisories change from day to day and are no matter of this
-/// tree's state, so they aren't asked for here.
+/// `cargo xtask advisories`: known vulnerabilities of dependencies, and those that were withdrawn. They change from day to
+/// day, so that a tree that was good may not be so tomorrow; and their database is not within reach of every CI.
+pub(crate) fn advisories() -> anyhow::Result<()> {
+    let args = ["--workspace", "check", "--hide-inclusion-graph", "advisories"];
+    run(Command::new(CARGO_DENY.binary()?)
+        .current_dir(workspace())
+        .args(args))
+}
+
+/// Licences, duplicates and origin of dependencies. Advisories are asked for by [`advisories`].
 fn dependencies() -> anyhow::Result<()> {
-    let deny = cargo_deny()?;
+    let deny = CARGO_DENY.binary()?;
     // cargo-deny looks at the dependencies of every platform; a build has fetched only those of ours.
     run(&mut cargo(["fetch", "--locked"]))?;
     let args = [
@@ -90,25 +102,4 @@ fn dependencies() -> anyhow::Result<()> {
         "sources",
     ];
     run(Command::new(deny).current_dir(workspace()).args(args))
-}
-
-/// Our cargo-deny, built on first use.
-fn cargo_deny() -> anyhow::Result<PathBuf> {
-    let cache =
-        ToolchainRecord::cache_dir().context("neither XDG_CACHE_HOME nor HOME says where the cache is")?;
-    let root = cache.join(format!("cargo-deny-{CARGO_DENY}"));
-    let binary = root.join("bin/cargo-deny");
-    if output(Command::new(&binary).arg("--version")).is_none() {
-        let mut install = cargo([
-            "install",
-            "cargo-deny",
-            "--version",
-            CARGO_DENY,
-            "--locked",
-            "--quiet",
-            "--force",
-        ]);
-        run(install.arg("--root").arg(&root))?;
-    }
-    Ok(binary)
 }

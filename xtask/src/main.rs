@@ -8,6 +8,7 @@
 mod benchmarks;
 mod captures;
 mod ci_checks;
+mod coverage;
 mod demo;
 mod dist;
 mod ebpf;
@@ -21,9 +22,12 @@ mod models;
 mod nightly;
 mod pictures;
 mod process;
+mod reproducible;
 mod setup;
+mod soak;
 mod test;
 mod tidy;
+mod tool;
 mod toolchain_record;
 
 use std::process::ExitCode;
@@ -79,6 +83,14 @@ enum Task {
     Miri(models::MiriArgs),
     /// Run readers and writers of the flat tables in every order
     Loom(models::LoomArgs),
+    /// Known vulnerabilities of dependencies, by RustSec's database (needs the network)
+    Advisories,
+    /// Which lines of the program all tests together run (root; long)
+    Coverage(coverage::Args),
+    /// Build the kernel program in two places and compare the bytes
+    Reproducible(reproducible::Args),
+    /// Run the daemon for long under mixed traffic and see that nothing grows and nobody is hurt (root)
+    Soak(soak::Args),
     /// Make the Debian package and the archive
     Dist(dist::Args),
 }
@@ -103,6 +115,10 @@ impl Task {
             Self::FuzzTargets(args) => fuzz_targets::run_task(&args),
             Self::Miri(args) => models::miri(&args),
             Self::Loom(args) => models::loom(&args),
+            Self::Advisories => ci_checks::advisories(),
+            Self::Coverage(args) => coverage::run_task(&args),
+            Self::Reproducible(args) => reproducible::run_task(&args),
+            Self::Soak(args) => soak::run(&args),
             Self::Dist(args) => dist::run_task(&args),
         }
     }

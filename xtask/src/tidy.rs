@@ -1,5 +1,7 @@
 //! `cargo xtask tidy`: house rules that no lint knows, as far as a look at the text can check them.
 
+mod promises;
+
 use std::{fs, process::Command};
 
 use anyhow::{Context as _, bail};
@@ -252,6 +254,10 @@ pub(crate) fn run() -> anyhow::Result<()> {
             println!("{}:{line}: {finding}", file.path);
             broken += 1;
         }
+    }
+    for (document, (line, finding)) in promises::broken(&files) {
+        println!("{document}:{line}: {finding}");
+        broken += 1;
     }
     if broken > 0 {
         bail!("{broken} house rule(s) broken");

@@ -57,10 +57,15 @@ impl ToolchainRecord {
 
     /// Variables that the eBPF build needs in its environment.
     pub(crate) fn build_env(&self) -> Vec<(&'static str, OsString)> {
-        let mut vars = vec![(
-            "CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER",
-            self.linker.clone().into_os_string(),
-        )];
+        let mut vars = vec![
+            (
+                "CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER",
+                self.linker.clone().into_os_string(),
+            ),
+            // No path of this machine goes into the object: whoever builds it gets the same bytes.
+            ("CARGO_UNSTABLE_TRIM_PATHS", "true".into()),
+            ("CARGO_PROFILE_RELEASE_TRIM_PATHS", "all".into()),
+        ];
         if self.rustc_bootstrap {
             vars.push(("RUSTC_BOOTSTRAP", "1".into()));
         }

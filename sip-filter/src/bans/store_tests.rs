@@ -451,3 +451,19 @@ fn the_writer_has_written_when_it_says_so_and_when_it_is_dropped() {
     drop(writer);
     assert_eq!(count(dir.path()), 99);
 }
+
+#[test]
+fn only_the_daemon_and_its_group_reach_the_store_and_only_the_daemon_reads_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    drop(Store::open(&state).unwrap());
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    // Some systems' umask takes more away; nothing may add to it.
+    assert_eq!(mode(&state) & !0o750, 0);
+    assert_eq!(mode(&state.join(FILE)), 0o600);
+    // One that somebody opened up, or that is from before, is closed again.
+    std::fs::set_permissions(state.join(FILE), std::fs::Permissions::from_mode(0o644)).unwrap();
+    drop(Store::open(&state).unwrap());
+    assert_eq!(mode(&state.join(FILE)), 0o600);
+}

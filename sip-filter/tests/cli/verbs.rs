@@ -395,3 +395,32 @@ fn spawn_follow(socket: &Path) -> std::process::Child {
         .spawn()
         .unwrap()
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_raw_status_is_a_record_on_each_line() {
+    let daemon = Daemon::start(Limits::default());
+    let ran = run(&daemon, "status -o raw");
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let records: Vec<Vec<&str>> = ran
+        .stdout
+        .lines()
+        .map(|line| line.split('\t').collect())
+        .collect();
+    let value = |keys: &[&str]| {
+        let record = records.iter().find(|record| record.starts_with(keys));
+        record.and_then(|record| record.get(keys.len())).copied()
+    };
+    assert_eq!(value(&["mode"]), Some("enforce"));
+    assert_eq!(value(&["interface", "eth0"]), Some("attached"));
+    for keys in [
+        &["uptime_seconds"][..],
+        &["bans"],
+        &["trusted"],
+        &["events", "lost"],
+        &["events", "suppressed"],
+    ] {
+        let number = value(keys).and_then(|text| text.parse::<u64>().ok());
+        assert!(number.is_some(), "{keys:?}: {}", ran.stdout);
+    }
+    assert!(records.iter().all(|record| record.len() >= 2), "{}", ran.stdout);
+}

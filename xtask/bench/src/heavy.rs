@@ -13,7 +13,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use xtask::lab::{interrupt, spoof::Forger, spoof::mac, traffic::Burst};
+use xtask::lab::{
+    interrupt, kernel_table,
+    spoof::{Forger, mac},
+    traffic::Burst,
+    usage,
+};
 
 use crate::{
     Results, Session,
@@ -22,7 +27,6 @@ use crate::{
     generator::{Shape, Sources},
     row::{Row, Rows},
     stage::{Daemon, INTERFACE, SENDER, Stage},
-    table, usage,
 };
 
 const GROUP: &str = "heavy";
@@ -90,7 +94,8 @@ fn find(session: &Session, rows: &mut Rows) -> Result<()> {
         put(rows, case, "count when banned", "packets", &first)?;
     }
     // The limiter's table and each CPU's list of recent reports lie in the kernel, the rest in the daemon.
-    let kernel = (table::bytes(&daemon.pins, "SOURCES")? + table::bytes(&daemon.pins, "RECENT")?) as f64;
+    let kernel =
+        (kernel_table::bytes(&daemon.pins, "SOURCES")? + kernel_table::bytes(&daemon.pins, "RECENT")?) as f64;
     let grown = after.saturating_sub(before) as f64;
     put(rows, case, "memory: kernel tables", "MiB", &[kernel / MIB])?;
     put(rows, case, "memory: daemon", "MiB", &[grown / MIB])?;

@@ -28,8 +28,6 @@ mod scale;
 mod service;
 mod stage;
 mod subject;
-mod table;
-mod usage;
 mod wire;
 
 use std::{

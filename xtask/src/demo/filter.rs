@@ -1,6 +1,7 @@
 //! The filter under demonstration: built, started, asked.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
@@ -11,6 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use ipnet::IpNet;
 use serde_json::Value;
+use sip_filter_common::abi::ABI_VERSION;
 use xtask::lab::{
     Netns, Process, WorkDir, command,
     decisions::{self, Decisions},
@@ -69,6 +71,9 @@ pub(crate) struct Filter {
     binary: PathBuf,
     socket: PathBuf,
     config: PathBuf,
+    /// What of its configuration says where everything is.
+    place: String,
+    pins: PathBuf,
 }
 
 impl Filter {
@@ -77,19 +82,17 @@ impl Filter {
     pub(crate) fn start(edge: &Netns, dir: &WorkDir, binary: PathBuf, settings: &str) -> Result<Self> {
         let socket = dir.path().join("api.sock");
         let bpf = dir.mount_bpf()?;
-        let config = dir.write(
-            "sip-filter.toml",
-            &format!(
-                "interfaces = [\"{EDGE_INTERFACE}\"]\n\
-                 state_dir = \"{state}\"\n\
-                 socket = \"{socket}\"\n\
-                 \n[metrics]\nlisten = \"{METRICS}\"\n\
-                 \n[bpf]\npin_root = \"{bpf}/sip-filter\"\n\n{settings}\n",
-                state = dir.path().join("state").display(),
-                socket = socket.display(),
-                bpf = bpf.display(),
-            ),
-        )?;
+        let place = format!(
+            "interfaces = [\"{EDGE_INTERFACE}\"]\n\
+             state_dir = \"{state}\"\n\
+             socket = \"{socket}\"\n\
+             \n[metrics]\nlisten = \"{METRICS}\"\n\
+             \n[bpf]\npin_root = \"{bpf}/sip-filter\"\n\n",
+            state = dir.path().join("state").display(),
+            socket = socket.display(),
+            bpf = bpf.display(),
+        );
+        let config = dir.write("sip-filter.toml", &format!("{place}{settings}\n"))?;
         let mut command = Command::new(&binary);
         command.args(["run", "--config", path_str(&config)?]);
         let process = Process::spawn(edge, "sip-filter", dir.path(), command)?;
@@ -98,6 +101,8 @@ impl Filter {
             binary,
             socket,
             config,
+            place,
+            pins: bpf.join(format!("sip-filter/v{ABI_VERSION}/{EDGE_INTERFACE}")),
         };
         wait::until("the filter", Duration::from_secs(15), || {
             filter.check()?;
@@ -147,6 +152,33 @@ impl Filter {
     /// What `sip-filter status` says, for people.
     pub(crate) fn status(&self) -> Result<String> {
         self.ask(&["status"])
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Where its tables are pinned.
+    pub(crate) fn pins(&self) -> &Path {
+        &self.pins
+    }
+
+    /// Where its log is.
+    pub(crate) fn log_file(&self) -> &Path {
+        self.process.log_file()
+    }
+
+    /// Writes other settings into its configuration; a reload puts them in force.
+    pub(crate) fn configure(&self, settings: &str) -> Result<()> {
+        fs::write(&self.config, format!("{}{settings}\n", self.place)).context("the configuration")
+    }
+
+    /// A verb against it, to be started.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.arg("--socket").arg(&self.socket).args(args);
+        command
     }
 
     /// The end of the daemon's log.

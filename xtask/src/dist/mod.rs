@@ -2,6 +2,7 @@
 //! same tree gives the same bytes.
 
 mod archive;
+mod audit;
 mod deb;
 mod host;
 mod stage;
@@ -9,7 +10,7 @@ mod trial;
 
 use std::{env, fs, path::PathBuf, process::Command};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 
 use crate::process::{cargo, output, run, workspace};
 
@@ -22,6 +23,9 @@ pub(crate) struct Args {
     /// Package the unoptimized build: quicker, to test packaging alone
     #[arg(long)]
     dev: bool,
+    /// Fail if the compilers are not those that releases are built with
+    #[arg(long)]
+    pinned: bool,
 }
 
 /// What a package is made of and named after.
@@ -46,8 +50,21 @@ impl Release {
 
 /// `cargo xtask dist`
 pub(crate) fn run_task(args: &Args) -> anyhow::Result<()> {
+    let build_of = audit::Build::look()?;
+    for difference in &build_of.differences {
+        eprintln!("warning: {difference}");
+    }
+    ensure!(
+        !args.pinned || build_of.differences.is_empty(),
+        "these are not the compilers that releases are built with"
+    );
     let release = build(args.dev)?;
     let tree = stage::stage(&release)?;
+    build_of.write(&tree)?;
+    if !args.dev {
+        // In the tree, after it was stripped.
+        audit::check(&tree.join("usr/bin/sip-filter"))?;
+    }
     let package = deb::build(&release, &tree, &release.version)?;
     let newer = match args.test {
         true => Some(deb::build(
@@ -70,11 +87,16 @@ pub(crate) fn run_task(args: &Args) -> anyhow::Result<()> {
 }
 
 fn build(dev: bool) -> anyhow::Result<Release> {
-    let mut args = vec!["build", "--locked", "-p", "sip-filter"];
-    if !dev {
-        args.push("--release");
-    }
-    run(&mut cargo(args))?;
+    let args = ["build", "--locked", "-p", "sip-filter"];
+    // Only what is released says what it was built from: the wrapper would have cargo compile everything anew.
+    run(&mut match dev {
+        true => cargo(args),
+        false => {
+            let mut auditable = audit::cargo()?;
+            auditable.args(args).arg("--release");
+            auditable
+        }
+    })?;
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
     let binary = target
         .join(if dev { "debug" } else { "release" })

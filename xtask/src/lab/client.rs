@@ -233,9 +233,7 @@ impl Client {
     /// gone.
     pub fn send(&self, packet: &[u8]) -> Result<()> {
         match self.wire.send(packet) {
-            Err(error) if !refused(&error) && error.kind() != io::ErrorKind::WouldBlock => {
-                Err(error).context("can't send")
-            }
+            Err(error) if !refused(&error) && !is_passing(&error) => Err(error).context("can't send"),
             _ => Ok(()),
         }
     }
@@ -323,9 +321,7 @@ impl Client {
                     thread::sleep(Duration::from_millis(5));
                     continue;
                 }
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-                    continue;
-                }
+                Err(error) if is_passing(&error) => continue,
                 Err(error) => return Err(error).context("can't receive"),
             };
             let Some(status) = answers(&text, request) else {
@@ -436,6 +432,15 @@ fn answers(text: &str, request: &Request<'_>) -> Option<u16> {
     (header(text, "Call-ID")? == request.call.id && header(text, "CSeq")? == cseq).then_some(status)
 }
 
+/// Whether it says nothing but "not now". A socket with a time limit is interrupted by whatever stops the process for a
+/// moment (signal(7)), whether or not a signal is handled.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+    )
+}
+
 fn refused(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -451,6 +456,13 @@ fn refused(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_interruption_is_no_end() {
+        assert!(is_passing(&io::Error::from_raw_os_error(libc::EINTR)));
+        assert!(is_passing(&io::Error::from_raw_os_error(libc::EAGAIN)));
+        assert!(!is_passing(&io::Error::from_raw_os_error(libc::EBADF)));
+    }
 
     #[test]
     fn an_answer_belongs_to_its_request() {

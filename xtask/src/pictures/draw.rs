@@ -28,7 +28,7 @@ const MOST: usize = 12;
 const MOMENT: f64 = 90.0;
 
 /// The panels of one row, `seconds` long.
-pub(super) fn row(panels: &[Shown], marks: &[Mark], seconds: u32) -> String {
+pub(crate) fn row(panels: &[Shown], marks: &[Mark], seconds: u32) -> String {
     let stats = panels.iter().filter(|shown| shown.panel.kind == "stat").count();
     let plots = panels.len() - stats;
     let stats_height = stats.div_ceil(STATS) as f64 * STAT.1;
@@ -203,7 +203,8 @@ fn pieces(line: &Line, scale: &Scale) -> Vec<String> {
     let mut pieces: Vec<String> = Vec::new();
     let mut before = f64::NEG_INFINITY;
     for (second, value) in &line.points {
-        if second - before > 2.5 {
+        // A long run has points further apart.
+        if second - before > (scale.seconds / 100.0).max(2.5) {
             pieces.push(String::new());
         }
         before = *second;
@@ -253,7 +254,8 @@ fn grid(scale: &Scale, unit: &str, marks: &[Mark]) -> String {
             ),
         );
     }
-    for minute in 0..=(scale.seconds / 60.0) as u32 {
+    let minutes = (scale.seconds / 60.0) as u32;
+    for minute in (0..=minutes).step_by(minutes.div_ceil(6).max(1) as usize) {
         let (x, second) = (scale.x(f64::from(minute) * 60.0), f64::from(minute) * 60.0);
         push(
             &mut svg,

@@ -2,9 +2,9 @@
 //! protects a real server from real attackers, a real Prometheus scrapes it each second, and each panel's own queries
 //! are asked for what is drawn. Grafana itself is not needed.
 
-mod draw;
+pub(crate) mod draw;
 mod query;
-mod scene;
+pub(crate) mod scene;
 
 use std::{fs, path::PathBuf};
 
@@ -34,16 +34,16 @@ pub(crate) struct Args {
 /// A panel with what its queries answered.
 #[derive(Debug)]
 pub(crate) struct Shown {
-    panel: Panel,
-    lines: Vec<Line>,
+    pub(crate) panel: Panel,
+    pub(crate) lines: Vec<Line>,
 }
 
 /// One line of a panel.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Line {
-    legend: String,
+    pub(crate) legend: String,
     /// Seconds since the beginning of the run, and the value then.
-    points: Vec<(f64, f64)>,
+    pub(crate) points: Vec<(f64, f64)>,
 }
 
 /// Plays the scene and draws it.

@@ -25,7 +25,7 @@ use crate::{
 
 /// Something that happens, and the letter by which pictures name it.
 #[derive(Debug)]
-pub(super) struct Mark {
+pub(crate) struct Mark {
     pub(super) letter: char,
     /// Seconds since the beginning.
     pub(super) at: u32,

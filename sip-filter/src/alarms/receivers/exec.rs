@@ -4,8 +4,11 @@ use std::{
     fs,
     io::{self, Read as _, Write as _},
     os::unix::process::CommandExt as _,
-    process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU64, Ordering},
+    process::{Child, ChildStderr, Command, Stdio},
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -23,6 +26,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What is kept of what a hook writes to standard error.
 const MESSAGE_MAX: u64 = 4096;
+/// How long it may take to arrive when the hook has ended.
+const MESSAGE_WAIT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Exec {
@@ -63,13 +68,7 @@ impl Exec {
             // One that does not read its input has what it needs.
             thread::spawn(move || input.write_all(&json));
         }
-        let message = child.stderr.take().map(|errors| {
-            thread::spawn(move || {
-                let mut message = Vec::new();
-                let _ = errors.take(MESSAGE_MAX).read_to_end(&mut message);
-                message
-            })
-        });
+        let message = child.stderr.take().map(read);
         let status = wait(&mut child, &mark, self.limit).map_err(failed)?;
         let Some(status) = status else {
             return Err(DeliveryError::TimeLimit {
@@ -80,7 +79,9 @@ impl Exec {
         if status.success() {
             return Ok(());
         }
-        let message = message.and_then(|thread| thread.join().ok()).unwrap_or_default();
+        let message = message
+            .map(|parts| all_within(&parts, MESSAGE_WAIT))
+            .unwrap_or_default();
         Err(DeliveryError::Failed {
             program: self.program.clone(),
             status,
@@ -97,6 +98,31 @@ impl Receiver for Exec {
     fn deliver(&mut self, alarms: &[Alarm]) -> Result<(), DeliveryError> {
         alarms.iter().try_for_each(|alarm| self.run(alarm))
     }
+}
+
+/// What comes through the pipe, part by part, on a thread of its own.
+fn read(errors: ChildStderr) -> mpsc::Receiver<Vec<u8>> {
+    let (sender, parts) = mpsc::channel();
+    thread::spawn(move || {
+        let (mut errors, mut buffer) = (errors.take(MESSAGE_MAX), [0; 512]);
+        while let Ok(length @ 1..) = errors.read(&mut buffer) {
+            if sender.send(buffer[..length].to_vec()).is_err() {
+                break;
+            }
+        }
+    });
+    parts
+}
+
+/// What was said until the pipe was closed or the time was over: a process that the hook left in a session of its own
+/// cannot be ended with it, and may hold the pipe open for ever.
+fn all_within(parts: &mpsc::Receiver<Vec<u8>>, limit: Duration) -> Vec<u8> {
+    let end = Instant::now() + limit;
+    let mut message = Vec::new();
+    while let Ok(part) = parts.recv_timeout(end.saturating_duration_since(Instant::now())) {
+        message.extend(part);
+    }
+    message
 }
 
 /// `None`: it took too long, and was killed with all that it started.
@@ -246,6 +272,22 @@ mod tests {
         assert!(!error.is_final());
         let missing = Exec::new("/nonexistent/hook", &[], Duration::from_secs(1)).deliver(&[alarm()]);
         assert!(matches!(missing, Err(DeliveryError::Run { .. })), "{missing:?}");
+    }
+
+    #[test]
+    fn what_a_hook_leaves_in_a_session_of_its_own_holds_nothing_up() {
+        let begun = Instant::now();
+        let error = sh(
+            "setsid sleep 60 & echo no route >&2; exit 3",
+            Duration::from_secs(50),
+        )
+        .deliver(&[alarm()])
+        .unwrap_err();
+        assert!(error.to_string().ends_with("no route"), "{error}");
+        assert!(
+            begun.elapsed() < Duration::from_secs(45),
+            "it waited for what the hook had left"
+        );
     }
 
     #[test]

@@ -86,3 +86,76 @@ fn authorization(path: &Path) -> io::Result<String> {
     let text = fs::read_to_string(path)?;
     Ok(text.lines().next().unwrap_or_default().trim().to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpListener,
+        thread,
+    };
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    /// Answers one request with `head`, then with `body` again and again until nobody reads on.
+    fn answer_once(listener: TcpListener, head: String, body: &'static [u8]) -> thread::JoinHandle<()> {
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).unwrap();
+            stream.write_all(head.as_bytes()).unwrap();
+            while !body.is_empty() && stream.write_all(body).is_ok() {}
+        })
+    }
+
+    fn listener() -> (TcpListener, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        (listener, url)
+    }
+
+    #[test]
+    fn alarms_and_their_secret_go_nowhere_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let secret = dir.path().join("secret");
+        fs::write(&secret, "Bearer secret\n").unwrap();
+        let (elsewhere, other) = listener();
+        elsewhere.set_nonblocking(true).unwrap();
+        let (receiver, url) = listener();
+        let head = format!(
+            "HTTP/1.1 307 Elsewhere\r\nLocation: {other}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+        let served = answer_once(receiver, head, b"");
+        let answer = Endpoint::new(url, Some(&secret), LIMIT).post(&["alarm"]);
+        assert!(
+            matches!(answer, Err(DeliveryError::Refused { status: 307, .. })),
+            "{answer:?}"
+        );
+        served.join().unwrap();
+        let error = elsewhere.accept().expect_err("nobody follows");
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn an_answer_without_end_is_not_read_on() {
+        let (receiver, url) = listener();
+        let head = "HTTP/1.1 400 No\r\nConnection: close\r\n\r\n".to_owned();
+        let served = answer_once(receiver, head, b"no, and no, and no. ");
+        let answer = Endpoint::new(url, None, LIMIT).post(&["alarm"]);
+        let Err(DeliveryError::Refused {
+            status: 400, answer, ..
+        }) = answer
+        else {
+            panic!("{answer:?}");
+        };
+        assert!(
+            answer.len() < 1024,
+            "{} bytes of it would be logged",
+            answer.len()
+        );
+        // It ends when it is no longer read.
+        served.join().unwrap();
+    }
+}

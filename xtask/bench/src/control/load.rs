@@ -11,13 +11,12 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, ensure};
 use serde_json::{Value, json};
 use sip_filter_common::table::{BanTable, Fate, HostLine, ban::V4};
-use xtask::lab::workdir::path_str;
+use xtask::lab::{kernel_table::KernelTable, workdir::path_str};
 
 use super::visible::{BUCKETS, milliseconds};
 use crate::{
     figures::Sample,
     stage::{Daemon, Request, Stage},
-    table::KernelTable,
 };
 
 /// Bans to load.

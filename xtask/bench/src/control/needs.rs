@@ -7,7 +7,11 @@ use std::{
 };
 
 use anyhow::{Result, bail, ensure};
-use xtask::lab::{interrupt, spoof::mac};
+use xtask::lab::{
+    interrupt,
+    spoof::mac,
+    usage::{self, Memory},
+};
 
 use super::{FILTER, load, row};
 use crate::{
@@ -17,7 +21,6 @@ use crate::{
     generator::{Shape, Sources},
     row::Rows,
     stage::{Daemon, INTERFACE, SENDER, Stage},
-    usage::{self, Memory},
 };
 
 const MIB: f64 = 1_048_576.0;
@@ -69,6 +72,7 @@ pub(crate) fn memory(rows: &mut Rows, daemon: &Daemon, case: &str) -> Result<()>
         private,
         program,
         tables,
+        ..
     } = memory;
     for (metric, bytes) in [
         ("own memory", private + program),

@@ -18,11 +18,11 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::json;
+use xtask::lab::kernel_table::KernelTable;
 
 use crate::{
     figures::Sample,
     stage::{Daemon, Request},
-    table::KernelTable,
 };
 
 /// Buckets of `BAN4` with the default configuration.

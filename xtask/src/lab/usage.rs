@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fs, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 
 /// Processor time of all threads of a process so far, those that have ended included.
-pub(crate) fn cpu(pid: u32) -> Result<Duration> {
+///
+/// # Errors
+/// If there is no such process.
+pub fn cpu(pid: u32) -> Result<Duration> {
     let mut clock: libc::clockid_t = 0;
     // SAFETY: the second argument points to a clock id of ours.
     let failed = unsafe { libc::clock_getcpuclockid(pid.try_into()?, &raw mut clock) };
@@ -22,24 +25,30 @@ pub(crate) fn cpu(pid: u32) -> Result<Duration> {
 
 /// Memory of a process, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Memory {
+pub struct Memory {
     /// What it alone has written: heap and stacks.
-    pub(crate) private: u64,
+    pub private: u64,
+    /// All that it uses, what it shares divided by the number of those who do (PSS).
+    pub proportional: u64,
     /// Pages of its program and libraries.
-    pub(crate) program: u64,
+    pub program: u64,
     /// Kernel tables that it has mapped. They belong to the kernel and exist once, mapped or not.
-    pub(crate) tables: u64,
+    pub tables: u64,
 }
 
 impl Memory {
     /// Everything that `ps` calls RSS.
-    pub(crate) fn resident(self) -> u64 {
+    #[must_use]
+    pub fn resident(self) -> u64 {
         self.private + self.program + self.tables
     }
 }
 
 /// Reads the memory of a process.
-pub(crate) fn memory(pid: u32) -> Result<Memory> {
+///
+/// # Errors
+/// If there is none, or its memory is described in another way.
+pub fn memory(pid: u32) -> Result<Memory> {
     let path = format!("/proc/{pid}/smaps");
     parse_smaps(&fs::read_to_string(&path).context(path)?)
 }
@@ -57,6 +66,7 @@ fn parse_smaps(smaps: &str) -> Result<Memory> {
         };
         match first {
             "Rss:" => resident = bytes()?,
+            "Pss:" => memory.proportional += bytes()?,
             // It comes after `Rss` of the same mapping.
             "Anonymous:" => {
                 let anonymous = bytes()?;
@@ -76,7 +86,10 @@ fn parse_smaps(smaps: &str) -> Result<Memory> {
 }
 
 /// Memory that the kernel charges for the BPF maps a process holds, in bytes, each map once.
-pub(crate) fn map_memory(pid: u32) -> Result<u64> {
+///
+/// # Errors
+/// If it holds none.
+pub fn map_memory(pid: u32) -> Result<u64> {
     let directory = format!("/proc/{pid}/fdinfo");
     let mut maps = BTreeMap::new();
     for entry in fs::read_dir(&directory).context(directory)?.flatten() {
@@ -88,8 +101,30 @@ pub(crate) fn map_memory(pid: u32) -> Result<u64> {
     Ok(maps.values().sum())
 }
 
+/// Descriptors that a process has open.
+///
+/// # Errors
+/// If there is no such process.
+pub fn descriptors(pid: u32) -> Result<u64> {
+    entries(&format!("/proc/{pid}/fd"))
+}
+
+/// Threads of a process.
+///
+/// # Errors
+/// If there is no such process.
+pub fn threads(pid: u32) -> Result<u64> {
+    entries(&format!("/proc/{pid}/task"))
+}
+
+fn entries(directory: &str) -> Result<u64> {
+    let entries = fs::read_dir(directory).with_context(|| directory.to_owned())?;
+    Ok(entries.count() as u64)
+}
+
 /// Id and charged bytes, if it is a map.
-pub(crate) fn parse_map(fdinfo: &str) -> Option<(u64, u64)> {
+#[must_use]
+pub fn parse_map(fdinfo: &str) -> Option<(u64, u64)> {
     let value = |name: &str| {
         let line = fdinfo.lines().find_map(|line| line.strip_prefix(name))?;
         line.strip_prefix(':')?.trim().parse().ok()
@@ -103,12 +138,13 @@ mod tests {
 
     #[test]
     fn mappings_are_told_apart() {
-        let smaps = "55d0-55d1 r-xp 00000000 fe:00 5 /usr/bin/x\nSize: 20 kB\nRss: 12 kB\nAnonymous: 0 kB\n\
+        let smaps = "55d0-55d1 r-xp 00000000 fe:00 5 /usr/bin/x\nSize: 20 kB\nRss: 12 kB\nPss: 5 kB\nAnonymous: 0 kB\n\
                      VmFlags: rd ex mr\n\
                      7f00-7f01 rw-p 00000000 00:00 0 [heap]\nRss: 8 kB\nAnonymous: 8 kB\n\
                      7f02-7f03 rw-s 00000000 00:10 1038 anon_inode:bpf-map\nRss: 64 kB\nAnonymous: 0 kB\n";
         let expected = Memory {
             private: 8192,
+            proportional: 5120,
             program: 12288,
             tables: 65536,
         };

@@ -17,7 +17,7 @@ use sip_filter_common::{
     abi::Meta,
     table::{
         Fate, HostLine,
-        ban::{V4, lookup},
+        ban::{Layout as _, V4, lookup},
     },
 };
 
@@ -27,7 +27,7 @@ const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 
-use crate::usage;
+use super::usage;
 
 /// Calls `bpf(2)`; `attributes` is the part of its union that the command reads.
 fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<i32> {
@@ -78,7 +78,10 @@ fn pinned(path: &Path) -> Result<OwnedFd> {
 }
 
 /// Bytes that the kernel charges for a pinned table.
-pub(crate) fn bytes(pins: &Path, name: &str) -> Result<u64> {
+///
+/// # Errors
+/// If no table is pinned there.
+pub fn bytes(pins: &Path, name: &str) -> Result<u64> {
     let fd = pinned(&pins.join(name))?;
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
     let (_, bytes) = usage::parse_map(&info).with_context(|| format!("{name} is no map"))?;
@@ -102,7 +105,7 @@ fn seed(pins: &Path) -> Result<[u64; 2]> {
 
 /// A table of banned IPv4 addresses in kernel memory.
 #[derive(Debug)]
-pub(crate) struct KernelTable {
+pub struct KernelTable {
     start: NonNull<HostLine>,
     lines: usize,
     seed: [u64; 2],
@@ -124,12 +127,18 @@ impl Drop for KernelTable {
 
 impl KernelTable {
     /// That of a daemon, with `buckets` buckets.
-    pub(crate) fn of_daemon(pins: &Path, buckets: u32) -> Result<Self> {
+    ///
+    /// # Errors
+    /// If it is not pinned there, or cannot be mapped.
+    pub fn of_daemon(pins: &Path, buckets: u32) -> Result<Self> {
         Self::map(pinned(&pins.join("BAN4"))?, buckets, seed(pins)?)
     }
 
     /// An empty one of our own, made as the daemon's are.
-    pub(crate) fn create(buckets: u32, seed: [u64; 2]) -> Result<Self> {
+    ///
+    /// # Errors
+    /// If the kernel refuses it, mostly for want of root.
+    pub fn create(buckets: u32, seed: [u64; 2]) -> Result<Self> {
         let mut create = MapCreate {
             kind: BPF_MAP_TYPE_ARRAY,
             key_size: 4,
@@ -161,17 +170,32 @@ impl KernelTable {
         })
     }
 
-    pub(crate) fn lines(&self) -> &[HostLine] {
+    /// Its buckets.
+    #[must_use]
+    pub fn lines(&self) -> &[HostLine] {
         // SAFETY: the mapping is that long and lives as long as `self`; atomics allow others to change it.
         unsafe { slice::from_raw_parts(self.start.as_ptr(), self.lines) }
     }
 
-    pub(crate) fn seed(&self) -> [u64; 2] {
+    /// The seed of its hash.
+    #[must_use]
+    pub fn seed(&self) -> [u64; 2] {
         self.seed
     }
 
+    /// Entries in it.
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        let slots = self
+            .lines()
+            .iter()
+            .flat_map(|line| (0..V4::SLOTS).map(move |slot| V4::read(line, slot)));
+        slots.filter(|(_, fate)| *fate != Fate::NONE).count() as u64
+    }
+
     /// What the kernel program finds if a packet of `address` comes now.
-    pub(crate) fn fate(&self, address: u32) -> Fate {
+    #[must_use]
+    pub fn fate(&self, address: u32) -> Fate {
         lookup::<V4, _>(self.lines(), self.seed, address).map_or(Fate::NONE, |found| found.value)
     }
 }
