@@ -15,9 +15,9 @@ fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
     let mut inputs: Vec<_> = fs::read_dir(&directory)
         .unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
         .map(|entry| {
-            let entry = entry.unwrap();
+            let entry = entry.expect("a corpus that can be listed");
             let name = entry.file_name().to_string_lossy().into_owned();
-            (name, fs::read(entry.path()).unwrap())
+            (name, fs::read(entry.path()).expect("an input that can be read"))
         })
         .collect();
     inputs.sort();
@@ -103,7 +103,10 @@ fn every_target_has_a_corpus_and_every_corpus_a_target() {
 }
 
 fn replay(name: &str) {
-    let target = TARGETS.iter().find(|target| target.name == name).unwrap();
+    let target = TARGETS
+        .iter()
+        .find(|target| target.name == name)
+        .expect("a target of that name");
     let inputs = corpus(name);
     for (file, input) in &inputs {
         let run = std::panic::catch_unwind(|| (target.run)(input));
@@ -127,7 +130,9 @@ fn replay(name: &str) {
         prop_assert!(run.is_ok(), "breaks {name}: b\"{}\"", bytes.escape_ascii());
         Ok(())
     });
-    assert!(result.is_ok(), "{}", result.unwrap_err());
+    if let Err(error) = result {
+        panic!("{error}");
+    }
 }
 
 macro_rules! replays {

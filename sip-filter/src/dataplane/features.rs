@@ -182,9 +182,9 @@ fn load(instructions: &'static [Instruction], flags: u32) -> io::Result<()> {
 /// Whether a thread without capabilities may use what is open, as the daemon does once it protects. It asks for a pin
 /// without a path: what it may not do at all is refused before that is looked at.
 fn works_without_capabilities() -> Option<bool> {
-    let ask = || match bpf(BPF_OBJ_GET, &LoadAttributes::default()) {
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) => false,
-        _ => true,
+    let ask = || {
+        let refused = |error: &io::Error| error.raw_os_error() == Some(libc::EPERM);
+        bpf(BPF_OBJ_GET, &LoadAttributes::default()).map_or_else(|error| !refused(&error), |_| true)
     };
     if !ask() {
         return None;
