@@ -159,7 +159,13 @@ fn makes_nothing_up(part: &Message<'_>, whole: &Message<'_>) {
     assert!(part.content_length().is_none() || part.content_length() == whole.content_length());
     let parties = [(part.from(), whole.from()), (part.to(), whole.to())];
     for (part, whole) in parties.into_iter().filter_map(|(part, whole)| part.zip(whole)) {
-        not_shortened(part.user, whole.user);
+        // Of several `@`, which none may have, the last one counts: a cut may hide it.
+        if whole
+            .user
+            .is_none_or(|user| !user.contains(&b'@') && !user.contains(&b','))
+        {
+            not_shortened(part.user, whole.user);
+        }
         not_shortened(part.tag, whole.tag);
     }
     for (part, whole) in part.credentials().zip(whole.credentials()) {
@@ -175,8 +181,8 @@ fn makes_nothing_up(part: &Message<'_>, whole: &Message<'_>) {
     assert!(first(part).is_none() || first(part) == first(whole));
 }
 
-/// Half a name is never taken for a name. (A comma in an address without brackets may shorten its host; what comes after a cut may well turn an address into none, or into another
-/// one further on; that nobody can know.)
+/// Half a name is never taken for a name. (A comma in an address without brackets may shorten its host; what comes after
+/// a cut may well turn an address into none, or into another one further on; that nobody can know.)
 fn not_shortened(part: Option<&[u8]>, whole: Option<&[u8]>) {
     let Some((part, whole)) = part.zip(whole) else {
         return;

@@ -84,6 +84,10 @@ fn survives_truncation(cut: &[u8], whole: &Result<Headers, Stop>) {
         (Transport::Ports(mut part), Transport::Ports(whole)) => {
             assert!(part.payload_len <= whole.payload_len);
             part.payload_len = whole.payload_len;
+            // What lies behind a packet of that kind is no part of it, but tells this.
+            if part.protocol == TCP && part.payload_len == 0 {
+                part.payload = whole.payload;
+            }
             assert_eq!(part, whole);
         }
         (part, whole) => assert_eq!(part, whole),
@@ -173,14 +177,16 @@ fn plain_ipv6(frame: &[u8], at: usize) -> Summary {
 
 fn plain_extensions(frame: &[u8], mut protocol: u8, mut at: usize) -> Result<(u8, usize), Transport> {
     for followed in 0.. {
+        // Headers further in than any frame is followed.
+        if at > sip_filter_common::packet::OFFSET_MASK - 15 * 4 {
+            return Err(Transport::TooDeep);
+        }
         if !matches!(protocol, 0 | 43 | 44 | 51 | 60 | 135 | 139 | 140) {
             break;
         }
         if followed == 8 {
             return Err(Transport::TooDeep);
         }
-        // Eight headers of at most 2,048 bytes could lie further in than any frame is followed.
-        at &= sip_filter_common::packet::OFFSET_MASK;
         let needed = if protocol == 44 { 4 } else { 2 };
         let header = frame
             .get(at..)
@@ -202,16 +208,19 @@ fn plain_extensions(frame: &[u8], mut protocol: u8, mut at: usize) -> Result<(u8
 }
 
 fn plain_transport(frame: &[u8], protocol: u8, at: usize, end: usize) -> Transport {
-    let at = at & sip_filter_common::packet::OFFSET_MASK;
     let rest = frame.get(at..).unwrap_or_default();
+    // Where the packet itself ends before the byte that says how long a TCP header is, it is a first fragment, and counts
+    // by its ports.
+    let words = rest.get(12).map_or(0, |byte| byte >> 4);
+    let tiny = end <= at + 12;
     let (payload, end) = match protocol {
         UDP if rest.len() < 8 => return Transport::Truncated,
         UDP => match half(rest, 4) {
             claimed @ 8.. => (at + 8, end.min(at + claimed)),
             _ => (at + 8, end),
         },
-        TCP if rest.len() < 13 || rest[12] >> 4 < 5 => return Transport::Truncated,
-        TCP => (at + usize::from(rest[12] >> 4) * 4, end),
+        TCP if rest.len() < 4 || words < 5 && !tiny => return Transport::Truncated,
+        TCP => (at + usize::from(words.max(5)) * 4, end),
         _ => return Transport::Other,
     };
     Transport::Ports(sip_filter_common::packet::Ports {

@@ -80,7 +80,7 @@ pub(super) struct Pool {
 impl Pool {
     fn random(random: &mut Random) -> Self {
         let (base4, base6) = (random.next() as u32, u128::from(random.next()) << 64);
-        let v4 = (0..24).map(|_| base4 ^ (random.next() as u32 & (1 << random.below(24)) - 1));
+        let v4 = (0..24).map(|_| base4 ^ (random.next() as u32 & ((1 << random.below(24)) - 1)));
         let mut v4: Vec<u32> = v4.collect();
         v4.extend([0, u32::MAX, 0x7f00_0001, 0xcb00_7107, 0xe000_0001]);
         let v6 = (0..24).map(|_| {
