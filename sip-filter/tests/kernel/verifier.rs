@@ -112,12 +112,16 @@ fn measure() -> Works {
     let loads = [load(false, of_egress), load(true, |_| STATISTICS)].concat();
     let statistics: Vec<Statistics> = loads.iter().map(|load| statistics(&load.log)).collect();
     let egress = &loads[1];
-    let functions = functions(&egress.log);
-    let in_functions: u32 = functions.values().map(|(_, instructions)| instructions).sum();
-    assert!(
-        in_functions < statistics[1].instructions,
-        "this kernel's log reads differently"
-    );
+    let (functions, counted) = functions(&egress.log);
+    let adds_up = counted == statistics[1].instructions;
+    if !adds_up {
+        println!(
+            "# this kernel's log reads differently: {counted} instructions in it, {} processed; none are stated of \
+             single functions; {}",
+            statistics[1].instructions,
+            keep(&loads[1..2])
+        );
+    }
     let mut works = Works::new();
     for (load, of_program) in loads.iter().zip(&statistics) {
         let stacks = &of_program.stacks;
@@ -138,7 +142,7 @@ fn measure() -> Works {
         };
         works.insert(load.program.clone(), work);
     }
-    for (function, (name, instructions)) in functions {
+    for (function, (name, instructions)) in functions.into_iter().filter(|_| adds_up) {
         let stack = statistics[1].stacks[function];
         works.insert(name, Work { instructions, stack });
     }
@@ -240,16 +244,21 @@ fn after<'a>(log: &'a str, key: &str) -> &'a str {
         .map_or_else(|| panic!("no `{key}` in the log"), |(_, rest)| rest)
 }
 
-/// Name and instructions of each global function, by its number in the program. All of what the verifier looked at must
-/// be in the log, and is counted.
-fn functions(log: &str) -> BTreeMap<usize, (String, u32)> {
+/// Name and instructions of each global function, by its number in the program; and all instructions in the log, which
+/// are as many as the verifier says at its end if the log reads as we know it.
+fn functions(log: &str) -> (BTreeMap<usize, (String, u32)>, u32) {
     let mut functions = BTreeMap::new();
     let (mut current, mut steps) = (None, 0);
-    for line in log.lines() {
+    // Linux 7 first writes down, in the same way, what it learns without walking. A walk begins with what is known at its
+    // first instruction.
+    let walked = log
+        .lines()
+        .skip_while(|line| validating(line).is_none() && !line.starts_with("0: R"));
+    for line in walked {
         if let Some((name, number)) = validating(line) {
             functions.insert(number, (name.to_owned(), 0));
             current = Some(number);
-        } else if line.starts_with("Func#") {
+        } else if line.starts_with("Func#") && line.contains(" is safe for ") {
             current = None;
         } else if is_step(line) {
             steps += 1;
@@ -258,12 +267,7 @@ fn functions(log: &str) -> BTreeMap<usize, (String, u32)> {
             }
         }
     }
-    assert_eq!(
-        steps,
-        statistics(log).instructions,
-        "this kernel's log reads differently"
-    );
-    functions
+    (functions, steps)
 }
 
 /// Name and number of the global function that the verifier turns to.
@@ -425,7 +429,16 @@ processed 8 insns (limit 1000000) max_states_per_insn 1 total_states 2 peak_stat
             stacks: vec![168, 16, 8],
         };
         assert_eq!(statistics(LOG), expected);
-        assert_eq!(functions(LOG), [(1, ("classify_other".to_owned(), 4))].into());
+        let (functions, counted) = functions(LOG);
+        assert_eq!(functions, [(1, ("classify_other".to_owned(), 4))].into());
+        assert_eq!(counted, expected.instructions);
+    }
+
+    #[test]
+    fn what_the_verifier_writes_before_it_walks_is_not_counted() {
+        let before = "func#0 @0\nsubprog#0: analyzing (depth 0)...\n  3: (bf) r2 = r10\tr2: _ -> fp0+0\n\
+                      100: (07) r2 += -40\tr2: fp0+0 -> fp0-40\nlive regs before insn:\n";
+        assert_eq!(functions(&format!("{before}{LOG}")), functions(LOG));
     }
 
     #[test]
