@@ -99,9 +99,22 @@ pub(super) fn detach(args: &DetachArgs, out: &mut Out) -> Result<Exit, Error> {
     let mut outcomes = Vec::new();
     for interface in interfaces {
         let found = dataplane::detach(&interface, &args.pin_root).map_err(local)?;
-        let outcome = if found { "detached" } else { "not-attached" };
+        let outcome = if found == dataplane::Detached::default() {
+            "not-attached"
+        } else {
+            "detached"
+        };
         match out.format {
-            Format::Human if found => out.changed(format_args!("detached the filter from {interface}"))?,
+            Format::Human if outcome == "detached" => {
+                if found.filter {
+                    out.changed(format_args!("detached the filter from {interface}"))?;
+                }
+                if found.classifier {
+                    out.changed(format_args!(
+                        "took off {interface} the classifier of answers that a stopped daemon had left there"
+                    ))?;
+                }
+            }
             Format::Human => out.changed(format_args!(
                 "nothing is pinned for {interface} under {}; nothing changed (`ip link show dev {interface}` shows \
                  programs from elsewhere)",

@@ -2,7 +2,9 @@
 //! with the daemon gone, it goes.
 //!
 //! Before TCX (Linux 6.6) it stays, without effect, if the daemon was killed or has given up its capabilities: taking off a
-//! classifier of old takes CAP_NET_ADMIN. The next start replaces it.
+//! classifier of old takes CAP_NET_ADMIN. The next start replaces it, and `sip-filter detach` takes it off.
+
+use std::{thread, time::Duration};
 
 use aya::{
     programs::{
@@ -16,10 +18,10 @@ use aya::{
 use nix::net::if_::if_nametoindex;
 
 use super::{
-    Egress,
+    DataplaneError, Egress,
     error::os_error,
     links::{Description, Place},
-    netlink::egress_classifiers,
+    netlink::{egress_classifiers, xdp_programs},
     program::EGRESS,
 };
 use crate::privileges;
@@ -163,3 +165,56 @@ fn by_clsact(program: &mut SchedClassifier, interface: &str) -> Result<Attached,
         },
     })
 }
+
+/// How long the kernel may take to let go of an interface whose link was unpinned.
+const LET_GO: Duration = Duration::from_secs(2);
+
+/// Takes off the classifier that a daemon left at the interface, if there is one. Beside an XDP program it is left alone:
+/// that may be a daemon's, with pins elsewhere, that still listens.
+pub(super) fn take_off_leftover(interface: &str) -> Result<bool, DataplaneError> {
+    let Ok(index) = if_nametoindex(interface) else {
+        return Ok(false);
+    };
+    // Where there is no clsact, some kernels call that an error.
+    let classifiers = egress_classifiers(index).unwrap_or_default();
+    if !classifiers.into_iter().any(is_ours) {
+        return Ok(false);
+    }
+    let step = LET_GO / 100;
+    let busy = || xdp_programs(index).is_ok_and(|programs| !programs.is_empty());
+    for _ in 0..100 {
+        if !busy() {
+            break;
+        }
+        thread::sleep(step);
+    }
+    if busy() {
+        return Ok(false);
+    }
+    qdisc_detach_program(interface, TcAttachType::Egress, EGRESS).map_err(|source| {
+        DataplaneError::Leftover {
+            interface: interface.to_owned(),
+            source: source.into(),
+        }
+    })?;
+    Ok(true)
+}
+
+/// Whether a classifier is sip-filter's: its name is a common word, and its maps' names together are not.
+fn is_ours(id: u32) -> bool {
+    let program = aya::programs::loaded_programs()
+        .flatten()
+        .find(|program| program.id() == id && program.name_as_str() == Some(EGRESS));
+    let Some(Ok(Some(maps))) = program.map(|program| program.map_ids()) else {
+        return false;
+    };
+    let names: Vec<String> = aya::maps::loaded_maps()
+        .flatten()
+        .filter(|map| maps.contains(&map.id()))
+        .filter_map(|map| map.name_as_str().map(str::to_owned))
+        .collect();
+    OURS.iter().all(|ours| names.iter().any(|name| name == ours))
+}
+
+/// Maps that the classifier cannot do without.
+const OURS: [&str; 4] = ["CONFIG", "CONTROL", "EVENTS", "RECENT"];

@@ -114,6 +114,17 @@ pub enum DataplaneError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
+    /// A classifier of a daemon that is gone.
+    #[error(
+        "cannot take the classifier `egress`, which a stopped daemon left, off {interface}; `tc filter del dev {interface} egress` does it by hand"
+    )]
+    Leftover {
+        /// The interface.
+        interface: String,
+        /// What the kernel said.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// A memory limit, or no memory at all.
     #[error(
         "the kernel has no memory for the tables (`{what}`): they take about 67 MB for each interface with the default sizes, which count towards the memory limit of the service (`MemoryMax=`); raise that, or make [tables] smaller"

@@ -34,7 +34,7 @@ pub use host::HostPlane;
 pub use interface::{AttachMode, Interface, Prepared};
 pub use kernel_log::KernelLog;
 pub use netlink::LinkWatch;
-pub use pins::{check_bpffs as check_pin_root, detach, leftovers, pinned, prepare};
+pub use pins::{Detached, check_bpffs as check_pin_root, detach, leftovers, pinned, prepare};
 pub use program::{LoadOptions, LoadedProgram};
 pub use sizes::TableSizes;
 pub use test_run::EventRing;

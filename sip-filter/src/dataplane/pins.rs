@@ -23,19 +23,28 @@ use nix::{
 use sip_filter_common::abi::ABI_VERSION;
 
 use super::{
-    DataplaneError, LoadedProgram,
+    DataplaneError, LoadedProgram, egress,
     interface::no_interface,
     program::{COUNTERS, PINNED, map_data},
 };
 
 const LINK: &str = "link";
 
-/// Removes whatever a daemon left attached to an interface. Returns whether there was anything under this root.
+/// What [`detach`] took off an interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Detached {
+    /// The filter, with its pins under the root.
+    pub filter: bool,
+    /// The classifier that observed answers, which a daemon leaves behind before Linux 6.6.
+    pub classifier: bool,
+}
+
+/// Removes whatever a daemon left attached to an interface, and says what of it there was.
 ///
 /// # Errors
 /// If a daemon still holds the interface, the pins cannot be read or removed, or there is neither such an interface nor
 /// anything pinned for it.
-pub fn detach(name: &str, pin_root: &Path) -> Result<bool, DataplaneError> {
+pub fn detach(name: &str, pin_root: &Path) -> Result<Detached, DataplaneError> {
     let mut found = false;
     for version in entries(pin_root)? {
         let directory = version.join(name);
@@ -51,7 +60,10 @@ pub fn detach(name: &str, pin_root: &Path) -> Result<bool, DataplaneError> {
     if !found && if_nametoindex(name).is_err() {
         return Err(no_interface(name));
     }
-    Ok(found)
+    Ok(Detached {
+        filter: found,
+        classifier: egress::take_off_leftover(name)?,
+    })
 }
 
 /// Names of the interfaces for which something is pinned, by whatever version.

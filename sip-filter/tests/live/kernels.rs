@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nix::sys::utsname::uname;
-use xtask::lab::wait;
+use xtask::lab::{wait, workdir::path_str};
 
 use crate::{
     rig::{Daemon, INTERFACE, Rig, SERVER4, usable},
@@ -70,8 +70,36 @@ fn answers_are_observed_once_in_the_way_the_kernel_has() {
     observes(&rig, &daemon);
     daemon.stop();
     // A link of a program ends with its daemon. A classifier of old stays, without effect, since the daemon has given up
-    // the right to change the interface.
-    assert!(classifiers(&rig) <= usize::from(!has_tcx()));
+    // the right to change the interface, and root takes it off.
+    assert_eq!(classifiers(&rig), usize::from(!has_tcx()));
+    let root = rig.pin_root("main");
+    let detach = || {
+        rig.output(&crate::rig::command(&[
+            "detach",
+            INTERFACE,
+            "--pin-root",
+            path_str(&root).unwrap(),
+        ]))
+    };
+    let ran = detach();
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let told = "took off sip0 the classifier of answers";
+    assert_eq!(ran.stdout.contains(told), !has_tcx(), "{ran:?}");
+    assert_eq!(classifiers(&rig), 0);
+    assert_eq!(rig.xdp(INTERFACE), None);
+    assert!(detach().stdout.contains("nothing is pinned for sip0"));
+
+    // The same if only the classifier was left.
+    rig.config("main", "on_stop = \"detach\"", "");
+    let daemon = rig.start("main", &[]);
+    observes(&rig, &daemon);
+    daemon.stop();
+    assert!(rig.pins().is_empty(), "{:?}", rig.pins());
+    assert_eq!(classifiers(&rig), usize::from(!has_tcx()));
+    let ran = detach();
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(ran.stdout.contains(told), !has_tcx(), "{ran:?}");
+    assert_eq!(classifiers(&rig), 0);
 }
 
 #[test]
