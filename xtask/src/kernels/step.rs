@@ -20,7 +20,7 @@ pub(super) struct Step {
 pub(super) static FULL: [Step; 6] = [
     Step {
         name: "largest",
-        command: "kernel --exact verifier::the_largest_tables_load_and_decide",
+        command: "kernel --nocapture --exact verifier::the_largest_tables_load_and_decide",
         seconds: 400,
         quick: true,
     },
