@@ -166,6 +166,9 @@ fn by_clsact(program: &mut SchedClassifier, interface: &str) -> Result<Attached,
     })
 }
 
+/// Maps that the classifier cannot do without.
+const OURS: [&str; 4] = ["CONFIG", "CONTROL", "EVENTS", "RECENT"];
+
 /// How long the kernel may take to let go of an interface whose link was unpinned.
 const LET_GO: Duration = Duration::from_secs(2);
 
@@ -215,6 +218,3 @@ fn is_ours(id: u32) -> bool {
         .collect();
     OURS.iter().all(|ours| names.iter().any(|name| name == ours))
 }
-
-/// Maps that the classifier cannot do without.
-const OURS: [&str; 4] = ["CONFIG", "CONTROL", "EVENTS", "RECENT"];
