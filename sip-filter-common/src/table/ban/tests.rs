@@ -14,7 +14,7 @@ use crate::table::{Forget, HostLine};
 const SEED: [u64; 2] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
 
 /// Buckets of a table of some size; Miri takes its time with each.
-const MANY: usize = if cfg!(miri) { 1 << 5 } else { 1 << 14 };
+const MANY: usize = if cfg!(miri) { 1 << 3 } else { 1 << 14 };
 
 fn memory(buckets: usize) -> Vec<HostLine> {
     (0..buckets).map(|_| HostLine::default()).collect()
@@ -70,6 +70,7 @@ fn ipv6_prefixes_fill_to_85_percent() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "every refusal has searched for long")]
 fn a_full_table_refuses_and_keeps_what_it_has() {
     let lines = memory(4);
     let mut table = BanTable::<V4, _>::new(lines.as_slice(), SEED);
@@ -88,7 +89,7 @@ fn a_full_table_refuses_and_keeps_what_it_has() {
 
 #[test]
 fn hits_survive_moves_and_are_taken_once() {
-    let lines = memory(64);
+    let lines = memory(if cfg!(miri) { 4 } else { 64 });
     let memory = lines.as_slice();
     let mut table = BanTable::<V4, _>::new(memory, SEED);
     let fate = Fate::new(None, false);
@@ -126,7 +127,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => key.clone().prop_map(Step::Remove),
         2 => (key, 0_u64..1 << 40).prop_map(|(key, now)| Step::Check(key, now)),
     ];
-    proptest::collection::vec(step, 1..if cfg!(miri) { 60 } else { 400 })
+    proptest::collection::vec(step, 1..400)
 }
 
 fn behaves_like_a_map<T: Layout<Value = Fate>>(
@@ -168,19 +169,22 @@ fn behaves_like_a_map<T: Layout<Value = Fate>>(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 256 }, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
+    #[cfg_attr(miri, ignore = "one thread, and more of it than Miri has time for")]
     fn ipv4_behaves_like_a_map(steps in steps(), seed: [u64; 2]) {
         behaves_like_a_map::<V4>(steps, seed, |n| n);
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "one thread, and more of it than Miri has time for")]
     fn ipv6_prefixes_behave_like_a_map(steps in steps(), seed: [u64; 2]) {
         behaves_like_a_map::<V6Prefix>(steps, seed, |n| u64::from(n) << 20);
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "one thread, and more of it than Miri has time for")]
     fn ipv6_hosts_behave_like_a_map(steps in steps(), seed: [u64; 2]) {
         behaves_like_a_map::<V6Host>(steps, seed, |n| [u64::from(n / 7), u64::from(n % 7)]);
     }
@@ -262,7 +266,7 @@ impl<T: Layout<Value = Fate>> Watched<'_, T> {
 }
 
 fn no_store_hides_an_entry<T: Layout<Value = Fate>>(key: impl Fn(u64) -> T::Key) {
-    let (mut moved, rounds) = (0, if cfg!(miri) { 1 } else { 20 });
+    let (mut moved, rounds) = (0, 20);
     for round in 0..rounds {
         let lines = memory(16);
         let capacity = 16 * T::SLOTS as u64;
@@ -296,6 +300,7 @@ fn no_store_hides_an_entry<T: Layout<Value = Fate>>(key: impl Fn(u64) -> T::Key)
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "one thread, and more of it than Miri has time for")]
 fn no_store_hides_an_entry_from_a_reader() {
     no_store_hides_an_entry::<V4>(|n| n as u32);
     no_store_hides_an_entry::<V6Prefix>(|n| n << 16);
@@ -306,10 +311,10 @@ fn no_store_hides_an_entry_from_a_reader() {
 /// a reader looks for what is already in it.
 #[test]
 fn a_concurrent_reader_never_misses() {
-    let tables: Vec<Vec<HostLine>> = (0..if cfg!(miri) { 2 } else { 400 })
-        .map(|_| memory(64))
-        .collect();
-    let residents = 64 * 7 / 3;
+    let (count, buckets) = if cfg!(miri) { (2, 8) } else { (400, 64) };
+    let tables: Vec<Vec<HostLine>> = (0..count).map(|_| memory(buckets)).collect();
+    let places = u32::try_from(buckets * V4::SLOTS).unwrap();
+    let residents = places / 3;
     for lines in &tables {
         let mut table = BanTable::<V4, _>::new(lines.as_slice(), SEED);
         for n in 0..residents {
@@ -338,7 +343,7 @@ fn a_concurrent_reader_never_misses() {
         });
         for lines in &tables {
             let mut table = BanTable::<V4, _>::new(lines.as_slice(), SEED);
-            for n in residents..64 * 7 {
+            for n in residents..places {
                 let _ = table.insert(n, Fate::new(Some(u64::from(n) << EXPIRY_SHIFT), true));
             }
             current.fetch_add(1, Ordering::Relaxed);
