@@ -7,7 +7,7 @@
 use crate::sip::Class;
 
 /// Version of everything in this module and in [`crate::table`].
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// Address family of a packet, as an index of counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

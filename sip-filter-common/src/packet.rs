@@ -6,7 +6,7 @@
 
 mod usual;
 
-pub use usual::{Glance, glance, head4, source4};
+pub use usual::{Glance, glance, head4, is_not_ip, is_udp4, source4};
 
 use crate::{abi::Address, sip::HEAD, table::Forget};
 

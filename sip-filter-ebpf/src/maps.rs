@@ -81,6 +81,15 @@ pub(crate) static TRUST4: Array<Bucket, BUCKETS, MMAP> = Array::new();
 pub(crate) static TRUST6: Array<Bucket, BUCKETS, MMAP> = Array::new();
 #[btf_map]
 pub(crate) static ENDPOINTS: Array<Bucket, BUCKETS, MMAP> = Array::new();
+/// Summaries of the tables they are named after.
+#[btf_map]
+pub(crate) static BAN4_SUM: Array<u64, BUCKETS, MMAP> = Array::new();
+#[btf_map]
+pub(crate) static BAN6_SUM: Array<u64, BUCKETS, MMAP> = Array::new();
+#[btf_map]
+pub(crate) static TRUST4_SUM: Array<u64, BUCKETS, MMAP> = Array::new();
+#[btf_map]
+pub(crate) static TRUST6_SUM: Array<u64, BUCKETS, MMAP> = Array::new();
 /// Three buckets are used.
 #[btf_map]
 pub(crate) static UNKNOWN: Array<Bucket, BUCKETS, MMAP> = Array::new();

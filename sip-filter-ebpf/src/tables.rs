@@ -55,6 +55,8 @@ pub(crate) struct MapMemory<const BUCKETS: usize, const FLAGS: usize> {
     map: &'static Array<Bucket, BUCKETS, FLAGS>,
     /// Read where it is needed: few packets ask every table.
     mask: &'static Global<u32>,
+    /// Of the table with a summary.
+    summary: Option<&'static Array<u64, BUCKETS, FLAGS>>,
     local: *mut Local,
 }
 
@@ -76,6 +78,13 @@ impl<const BUCKETS: usize, const FLAGS: usize> Memory for MapMemory<BUCKETS, FLA
     #[inline(always)]
     fn line(&self, index: u32) -> Option<MapLine> {
         self.map.get_ptr_mut(index).map(MapLine)
+    }
+
+    #[inline(always)]
+    fn summary(&self, index: u32) -> Option<u64> {
+        let word = self.summary?.get_ptr(index)?;
+        // SAFETY: the look-up succeeded.
+        Some(unsafe { ptr::read_volatile(word) })
     }
 }
 
@@ -111,18 +120,27 @@ impl<'a, C: EbpfContext> Kernel<'a, C> {
         let control = maps::CONTROL.get_ptr(0)?;
         // SAFETY: the look-up succeeded.
         let active = unsafe { ptr::read_volatile(&raw const (*control).active) };
-        let table = |map, mask| FlatTable { map, mask, local };
+        let table = |map, mask| FlatTable {
+            map,
+            mask,
+            summary: None,
+            local,
+        };
+        let summed = |map, mask, summary| FlatTable {
+            summary: Some(summary),
+            ..table(map, mask)
+        };
         Some(Self {
             ctx,
             control,
             active,
             local,
-            ban4: table(&maps::BAN4, &maps::CFG_BAN4_MASK),
-            ban6: table(&maps::BAN6, &maps::CFG_BAN6_MASK),
+            ban4: summed(&maps::BAN4, &maps::CFG_BAN4_MASK, &maps::BAN4_SUM),
+            ban6: summed(&maps::BAN6, &maps::CFG_BAN6_MASK, &maps::BAN6_SUM),
             ban6_host: table(&maps::BAN6_HOST, &maps::CFG_HOST6_MASK),
             sources: table(&maps::SOURCES, &maps::CFG_SRC_MASK),
-            trust4: table(&maps::TRUST4, &maps::CFG_TRUST4_MASK),
-            trust6: table(&maps::TRUST6, &maps::CFG_TRUST6_MASK),
+            trust4: summed(&maps::TRUST4, &maps::CFG_TRUST4_MASK, &maps::TRUST4_SUM),
+            trust6: summed(&maps::TRUST6, &maps::CFG_TRUST6_MASK, &maps::TRUST6_SUM),
             endpoints: table(&maps::ENDPOINTS, &maps::CFG_ENDP_MASK),
             nets4: table(&maps::NETS4, &maps::CFG_NETS4_MASK),
             nets6: table(&maps::NETS6, &maps::CFG_NETS6_MASK),

@@ -2,7 +2,8 @@
 //! every frame.
 
 use super::{
-    Direct, ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Head, Headers, Packet, Ports, TCP, Transport, UDP, min,
+    Direct, ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Head, Headers, Packet, Ports, TCP, Transport, UDP,
+    is_vlan, min,
 };
 use crate::sip::HEAD;
 
@@ -81,6 +82,16 @@ pub fn glance<P: Packet>(packet: &P) -> Option<Glance> {
     })
 }
 
+/// Whether a frame at which [`glance`] found nothing carries something else than IP, and no VLAN tag: ARP, or what switches
+/// tell each other.
+#[inline(always)]
+pub fn is_not_ip<P: Packet>(packet: &P) -> bool {
+    packet.direct(ETHERNET).is_some_and(|frame| {
+        let ethertype = frame.half(ETHERNET - 2);
+        ethertype != ETHERTYPE_IPV4 && ethertype != ETHERTYPE_IPV6 && !is_vlan(ethertype)
+    })
+}
+
 /// The source of a frame at which [`glance`] found IPv4, and its end by its header.
 #[inline(always)]
 pub fn source4<P: Packet>(packet: &P) -> Option<(u32, usize)> {
@@ -89,6 +100,14 @@ pub fn source4<P: Packet>(packet: &P) -> Option<(u32, usize)> {
         frame.word(ETHERNET + 12),
         ETHERNET + frame.half(ETHERNET + 2) as usize,
     ))
+}
+
+/// Whether a frame at which [`glance`] found IPv4 carries UDP.
+#[inline(always)]
+pub fn is_udp4<P: Packet>(packet: &P) -> bool {
+    packet
+        .direct(IPV4_TRANSPORT + TRANSPORT)
+        .is_some_and(|frame| frame.byte(ETHERNET + 9) == UDP)
 }
 
 /// The head of the payload of a frame at which [`glance`] found IPv4, if it is a UDP datagram with so long a payload.
@@ -171,7 +190,10 @@ fn transport<P: Packet, D: Direct>(
 mod tests {
     use std::vec::Vec;
 
-    use super::{super::any, *};
+    use super::{
+        super::{Stop, any},
+        *,
+    };
     use crate::table::Plain;
 
     fn frame(ethertype: u16, ip: &[u8], transport: &[u8]) -> Vec<u8> {
@@ -265,6 +287,26 @@ mod tests {
             frame[at] -= 1;
             assert!(head4(&&frame[..]).is_none(), "byte {at}");
         }
+    }
+
+    #[test]
+    fn what_is_not_ip_is_what_the_other_parser_calls_so() {
+        let [whole, ..]: [Vec<u8>; 4] = frames().try_into().expect("four frames");
+        let mut others = 0;
+        for ethertype in 0..=u16::MAX {
+            let mut frame = whole.clone();
+            frame[12..14].copy_from_slice(&ethertype.to_be_bytes());
+            let frame = &frame[..60];
+            assert_eq!(
+                is_not_ip(&frame),
+                any(&frame, &Plain) == Err(Stop::NotIp),
+                "{ethertype:04x}"
+            );
+            others += u32::from(is_not_ip(&frame));
+        }
+        // IPv4, IPv6 and three kinds of VLAN tags.
+        assert_eq!(others, 65_536 - 5);
+        assert!(!is_not_ip(&&whole[..13]), "cut short");
     }
 
     #[test]

@@ -114,6 +114,8 @@ pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Decision {
         if matches!(port, Content::OtherPort) && !tables.stops_all() {
             return Decision::other_port(glance);
         }
+    } else if packet::is_not_ip(packet) {
+        return Decision::passed(Reason::PassNotIp);
     }
     let Some(config) = tables.config() else {
         return Decision::passed(Reason::PassMapError);

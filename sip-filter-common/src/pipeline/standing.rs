@@ -3,8 +3,8 @@
 use super::{NetworkValue, Subject, Tables, cover_bit, prefix6};
 use crate::{
     abi::{Config, Family, flags},
-    packet::{Ip, Packet, head4, source4},
-    sip::{Class, known_method},
+    packet::{Head, Ip, Packet, head4, is_udp4, source4},
+    sip::{Class, known_method, likely_class},
     table::{
         Memory,
         ban::{Fate, Layout, V4, V6Host, V6Prefix, Value as _, lookup},
@@ -69,17 +69,23 @@ pub(super) fn at_once<P: Packet, T: Tables>(packet: &P, tables: &T, config: &Con
 /// of sources: asked for now, it comes from memory together with the line of the bans, and not after it.
 #[inline(always)]
 fn open4<P: Packet, T: Tables>(packet: &P, tables: &T, config: &Config, address: u32) -> u64 {
-    let Some(head) = head4(packet) else {
-        return AtOnce::OPEN;
+    const TOLD: u64 = 1 << 3;
+    let guess = match head4(packet) {
+        Some(Head(words)) => match known_method(words) {
+            Class::Garbage => likely_class(words[0]) as u64,
+            known => known as u64 | TOLD,
+        },
+        // Too short for anything else.
+        None if is_udp4(packet) => Class::KeepAlive as u64,
+        None => return AtOnce::OPEN,
     };
-    let class = known_method(head.0);
-    if matches!(class, Class::Garbage) {
+    let guess = tables.forget(guess);
+    let place = SourceKey::v4(address, Class::from_low_bits(guess)).place(config.seed);
+    touch_source(tables.sources(), place);
+    if guess & TOLD == 0 {
         return AtOnce::OPEN;
     }
-    let class = Class::from_low_bits(tables.forget(class as u64));
-    let place = SourceKey::v4(address, class).place(config.seed);
-    touch_source(tables.sources(), place);
-    AtOnce::OPEN | (1 + class as u64) << AtOnce::CLASS_SHIFT
+    AtOnce::OPEN | (1 + (guess & !TOLD)) << AtOnce::CLASS_SHIFT
 }
 
 /// Enforces bans and allowances on a packet.

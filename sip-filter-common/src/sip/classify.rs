@@ -236,6 +236,22 @@ pub const fn known_method(words: [u64; 4]) -> Class {
     Class::Garbage
 }
 
+/// What begins with this word and has no method of [`known_method`] most likely is. Not all is looked at: it serves to
+/// read ahead what is needed if it is right, and nothing else.
+#[inline(always)]
+#[must_use]
+pub const fn likely_class(first: u64) -> Class {
+    const VERSION: u64 = word(b"SIP/");
+
+    if first & 0xffff_ffff == VERSION {
+        Class::Response
+    } else if (first & 0xff).wrapping_sub(b'A' as u64) < 26 {
+        Class::OtherRequest
+    } else {
+        Class::Garbage
+    }
+}
+
 /// Classifies what begins with a start line: a request, a response, or [`Class::Garbage`].
 #[inline(always)]
 const fn start_line(words: [u64; 4], longer: bool) -> Class {

@@ -13,7 +13,7 @@ mod via;
 
 pub use address::{Contact, NameAddr};
 pub use auth::{Challenge, Credentials};
-pub use classify::{Class, HEAD, classify, known_method};
+pub use classify::{Class, HEAD, classify, known_method, likely_class};
 pub use header::{Header, Headers, unfold};
 pub use message::{CSeq, Message};
 pub use name::HeaderName;

@@ -12,28 +12,15 @@
 
 use core::marker::PhantomData;
 
-pub use super::fate::{Fate, Value};
-use super::{Line, Memory, candidates, hash, hits};
-
-/// How keys and fates lie in a bucket. The last word always holds the hit counters.
-pub trait Layout {
-    /// Exact key.
-    type Key: Copy + Eq;
-    /// What is kept under it.
-    type Value: Value;
-    /// Entries in a bucket.
-    const SLOTS: usize;
-    /// Words to hash.
-    fn words(key: Self::Key) -> (u64, u64);
-    /// Key and fate in a slot; [`Value::NONE`] if it is free.
-    fn read<L: Line>(line: L, slot: usize) -> (Self::Key, Self::Value);
-    /// Fate of `key` if it is in this slot, else [`Value::NONE`].
-    fn probe<L: Line>(line: L, slot: usize, key: Self::Key) -> Self::Value;
-    /// Writes an entry into a free slot, or a new fate into the slot that holds this key.
-    fn write<L: Line>(line: L, slot: usize, key: Self::Key, fate: Self::Value);
-    /// Frees a slot.
-    fn clear<L: Line>(line: L, slot: usize);
-}
+use super::{
+    Line, Memory, candidates, hash, hits,
+    summary::{self, Mark},
+};
+pub use super::{
+    fate::{Fate, Value},
+    layout::{Layout, V4, V6Host, V6Prefix},
+    summary::summary_words,
+};
 
 /// The word of the hit counters.
 const HITS: usize = super::WORDS - 1;
@@ -41,127 +28,6 @@ const HITS: usize = super::WORDS - 1;
 /// Without it a look-up ends after one bucket, a cache line. It is set before such an entry can be found, and stays until
 /// the table is made anew: to keep it costs a look that may be in vain, to take it away too early a ban.
 const SPILLED: u64 = 1 << 63;
-
-/// IPv4 addresses, host order: seven entries a bucket, one word each.
-#[derive(Clone, Copy, Debug)]
-pub struct V4;
-
-impl Layout for V4 {
-    type Key = u32;
-    type Value = Fate;
-    const SLOTS: usize = 7;
-
-    #[inline(always)]
-    fn words(key: u32) -> (u64, u64) {
-        (key as u64, 0)
-    }
-
-    #[inline(always)]
-    fn read<L: Line>(line: L, slot: usize) -> (u32, Fate) {
-        let word = line.load(slot);
-        ((word >> 32) as u32, Fate(word as u32))
-    }
-
-    #[inline(always)]
-    fn probe<L: Line>(line: L, slot: usize, key: u32) -> Fate {
-        // With the right key and a fate, what is left lies between 1 and 2³² − 1: one comparison for both.
-        let fate = line.load(slot) ^ (key as u64) << 32;
-        if fate.wrapping_sub(1) < u32::MAX as u64 {
-            Fate(fate as u32)
-        } else {
-            Fate::NONE
-        }
-    }
-
-    fn write<L: Line>(line: L, slot: usize, key: u32, fate: Fate) {
-        line.store(slot, (key as u64) << 32 | fate.0 as u64);
-    }
-
-    fn clear<L: Line>(line: L, slot: usize) {
-        line.store(slot, 0);
-    }
-}
-
-/// IPv6 prefixes of one fixed length (/64 by default), as the upper 64 bits: three entries a bucket.
-#[derive(Clone, Copy, Debug)]
-pub struct V6Prefix;
-
-impl Layout for V6Prefix {
-    type Key = u64;
-    type Value = Fate;
-    const SLOTS: usize = 3;
-
-    #[inline(always)]
-    fn words(key: u64) -> (u64, u64) {
-        (key, 1)
-    }
-
-    #[inline(always)]
-    fn read<L: Line>(line: L, slot: usize) -> (u64, Fate) {
-        (line.load(slot), Fate(line.load(3 + slot) as u32))
-    }
-
-    #[inline(always)]
-    fn probe<L: Line>(line: L, slot: usize, key: u64) -> Fate {
-        if line.load(slot) != key {
-            return Fate::NONE;
-        }
-        let fate = Fate(line.load(3 + slot) as u32);
-        if line.load(slot) == key { fate } else { Fate::NONE }
-    }
-
-    fn write<L: Line>(line: L, slot: usize, key: u64, fate: Fate) {
-        line.store(slot, key);
-        line.store(3 + slot, fate.0 as u64);
-    }
-
-    fn clear<L: Line>(line: L, slot: usize) {
-        line.store(3 + slot, 0);
-    }
-}
-
-/// Single IPv6 addresses, upper and lower 64 bits: two entries a bucket.
-#[derive(Clone, Copy, Debug)]
-pub struct V6Host;
-
-impl Layout for V6Host {
-    type Key = [u64; 2];
-    type Value = Fate;
-    const SLOTS: usize = 2;
-
-    #[inline(always)]
-    fn words(key: [u64; 2]) -> (u64, u64) {
-        (key[0], key[1] ^ 2)
-    }
-
-    #[inline(always)]
-    fn read<L: Line>(line: L, slot: usize) -> ([u64; 2], Fate) {
-        (
-            [line.load(2 * slot), line.load(2 * slot + 1)],
-            Fate(line.load(4 + slot) as u32),
-        )
-    }
-
-    #[inline(always)]
-    fn probe<L: Line>(line: L, slot: usize, key: [u64; 2]) -> Fate {
-        if line.load(2 * slot) != key[0] || line.load(2 * slot + 1) != key[1] {
-            return Fate::NONE;
-        }
-        let fate = Fate(line.load(4 + slot) as u32);
-        let unchanged = line.load(2 * slot) == key[0] && line.load(2 * slot + 1) == key[1];
-        if unchanged { fate } else { Fate::NONE }
-    }
-
-    fn write<L: Line>(line: L, slot: usize, key: [u64; 2], fate: Fate) {
-        line.store(2 * slot, key[0]);
-        line.store(2 * slot + 1, key[1]);
-        line.store(4 + slot, fate.0 as u64);
-    }
-
-    fn clear<L: Line>(line: L, slot: usize) {
-        line.store(4 + slot, 0);
-    }
-}
 
 /// An entry found by [`lookup`].
 #[derive(Clone, Copy)]
@@ -215,7 +81,7 @@ fn probe_line<T: Layout, L: Line>(line: L, key: T::Key) -> Option<(usize, T::Val
     None
 }
 
-/// Looks `key` up: one or two buckets.
+/// Looks `key` up: the summary, if there is one, then one or two buckets.
 #[inline(always)]
 pub fn lookup<T: Layout, M: Memory + ?Sized>(
     memory: &M,
@@ -223,7 +89,21 @@ pub fn lookup<T: Layout, M: Memory + ?Sized>(
     key: T::Key,
 ) -> Option<Found<M::Line<'_>, T::Value>> {
     let (a, b) = T::words(key);
-    let (first, second) = candidates(hash(seed, a, b), memory.mask());
+    let hash = hash(seed, a, b);
+    if Mark::of(hash, memory.mask()).is_clear(memory) {
+        return None;
+    }
+    find::<T, M>(memory, hash, key)
+}
+
+/// Looks for `key` in the table itself.
+#[inline(always)]
+fn find<T: Layout, M: Memory + ?Sized>(
+    memory: &M,
+    hash: u64,
+    key: T::Key,
+) -> Option<Found<M::Line<'_>, T::Value>> {
+    let (first, second) = candidates(hash, memory.mask());
     let mut bucket = first;
     let mut line = memory.line(first)?;
     let mut hit = probe_line::<T, _>(line, key);
@@ -276,12 +156,13 @@ impl<T: Layout, M: Memory> BanTable<T, M> {
         table
     }
 
-    /// Counts the entries anew, should somebody else have written to the memory.
+    /// Counts the entries anew, and marks them in the summary, should somebody else have written to the memory.
     pub fn recount(&mut self) {
         let (mut entries, mut all) = (0, 0);
-        self.for_each(|_, fate| {
+        self.for_each(|key, fate| {
             entries += 1;
             all += usize::from(fate.stops_all());
+            self.mark(self.hash(key));
         });
         (self.entries, self.all) = (entries, all);
     }
@@ -313,9 +194,11 @@ impl<T: Layout, M: Memory> BanTable<T, M> {
     /// Touches the bucket where `key` is looked for first. Of several, one after the other, the processor waits for the
     /// memory of all at once.
     pub fn fetch(&self, key: T::Key) {
-        if let Some(line) = self.memory.line(self.buckets(key).0) {
+        let first = self.buckets(key).0;
+        if let Some(line) = self.memory.line(first) {
             core::hint::black_box(line.load(0));
         }
+        summary::fetch(&self.memory, first);
     }
 
     /// The fate of `key`, [`Value::NONE`] if it has no entry.
@@ -329,7 +212,9 @@ impl<T: Layout, M: Memory> BanTable<T, M> {
     /// # Errors
     /// [`Full`] if no slot can be freed; the table then holds what it held.
     pub fn insert(&mut self, key: T::Key, fate: T::Value) -> Result<(), Full> {
-        if let Some(found) = lookup::<T, M>(&self.memory, self.seed, key) {
+        let hash = self.hash(key);
+        if let Some(found) = find::<T, M>(&self.memory, hash, key) {
+            self.mark(hash);
             T::write(found.line, found.slot, key, fate);
             self.all = self.all + usize::from(fate.stops_all()) - usize::from(found.value.stops_all());
             return Ok(());
@@ -346,6 +231,7 @@ impl<T: Layout, M: Memory> BanTable<T, M> {
         if index != first {
             self.spill(first).ok_or(Full)?;
         }
+        self.mark(hash);
         T::write(line, slot, key, fate);
         self.entries += 1;
         self.all += usize::from(fate.stops_all());
@@ -354,8 +240,10 @@ impl<T: Layout, M: Memory> BanTable<T, M> {
 
     /// Removes an entry and returns the hits it had not reported yet, `None` if there was no entry.
     pub fn remove(&mut self, key: T::Key) -> Option<u64> {
-        let found = lookup::<T, M>(&self.memory, self.seed, key)?;
+        let hash = self.hash(key);
+        let found = find::<T, M>(&self.memory, hash, key)?;
         T::clear(found.line, found.slot);
+        self.unmark(hash as u32 & self.memory.mask());
         self.entries = self.entries.saturating_sub(1);
         self.all = self.all.saturating_sub(usize::from(found.value.stops_all()));
         Some(take_code(found.line, found.slot).map_or(0, |code| hits::get(code, 0)))
@@ -420,9 +308,35 @@ impl<T: Layout, M: Memory> BanTable<T, M> {
         buckets
     }
 
-    fn buckets(&self, key: T::Key) -> (u32, u32) {
+    fn hash(&self, key: T::Key) -> u64 {
         let (a, b) = T::words(key);
-        candidates(hash(self.seed, a, b), self.memory.mask())
+        hash(self.seed, a, b)
+    }
+
+    fn buckets(&self, key: T::Key) -> (u32, u32) {
+        candidates(self.hash(key), self.memory.mask())
+    }
+
+    /// Says in the summary that an entry of this hash may be there.
+    fn mark(&self, hash: u64) {
+        Mark::of(hash, self.memory.mask()).set(&self.memory);
+    }
+
+    /// Leaves in the summary what is there of a bucket. Where an entry of its own went to another bucket, all stays as it
+    /// is.
+    fn unmark(&self, bucket: u32) {
+        let Some(line) = self.memory.line(bucket) else {
+            return;
+        };
+        if line.load(HITS) & SPILLED != 0 {
+            return;
+        }
+        let own = (0..T::SLOTS)
+            .map(|slot| T::read(line, slot))
+            .filter(|(_, fate)| fate.exists())
+            .map(|(key, _)| self.hash(key))
+            .filter(|hash| *hash as u32 & self.memory.mask() == bucket);
+        summary::replace(&self.memory, bucket, own);
     }
 
     fn free_slot(&self, index: u32) -> Option<(u32, usize)> {

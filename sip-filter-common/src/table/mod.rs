@@ -12,8 +12,10 @@
 pub mod ban;
 mod fate;
 mod hits;
+mod layout;
 pub mod network;
 pub mod source;
+mod summary;
 
 pub use ban::{BanTable, Fate};
 
@@ -59,6 +61,14 @@ pub trait Memory: Forget {
     fn mask(&self) -> u32;
     /// The bucket at `index`, which is at most [`Self::mask`]; `None` if the map look-up failed.
     fn line(&self, index: u32) -> Option<Self::Line<'_>>;
+    /// A word of the table's summary (see the module of that name); `None` if it has none.
+    #[inline(always)]
+    fn summary(&self, _index: u32) -> Option<u64> {
+        None
+    }
+    /// Writes such a word; everything written before is visible to whoever sees the new value.
+    #[inline(always)]
+    fn set_summary(&self, _index: u32, _word: u64) {}
 }
 
 /// A bucket in ordinary memory.
@@ -125,6 +135,16 @@ impl<M: Memory + ?Sized> Memory for &M {
     #[inline(always)]
     fn line(&self, index: u32) -> Option<Self::Line<'_>> {
         M::line(self, index)
+    }
+
+    #[inline(always)]
+    fn summary(&self, index: u32) -> Option<u64> {
+        M::summary(self, index)
+    }
+
+    #[inline(always)]
+    fn set_summary(&self, index: u32, word: u64) {
+        M::set_summary(self, index, word);
     }
 }
 

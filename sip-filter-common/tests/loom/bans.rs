@@ -143,7 +143,7 @@ where
     let (lines, moved, new) = crowded::<T>(BUCKETS, key);
     let (own, others) = (fate(1), fate(2));
     every_order(2, move || {
-        let table = Shared::copy(lines);
+        let table = Shared::summed(lines);
         let mut writer = BanTable::<T, _>::new(table.clone(), SEED);
         let readers = [0, 1].map(|which| {
             let table = table.clone();
@@ -232,6 +232,49 @@ fn readers_never_miss_an_ipv6_prefix_that_moves() {
 #[test]
 fn readers_never_miss_an_ipv4_address_that_moves() {
     an_entry_moves::<V4>(|n| n as u32);
+}
+
+/// Others come and go in the bucket of an entry, and in the next bucket, whose marks lie in the same word of the summary:
+/// nobody who looks for it meanwhile is told that it is not there.
+#[test]
+fn the_summary_hides_no_entry_that_is_there() {
+    const BUCKETS: usize = 2;
+    let key = |n| n as u32;
+    let mut own = at::<V4>(0, BUCKETS, key, fate(1));
+    let (resident, neighbour) = (own.next().expect("endless"), own.next().expect("endless"));
+    let other = at::<V4>(1, BUCKETS, key, fate(1)).next().expect("endless");
+    let lines = empty(BUCKETS);
+    BanTable::<V4, _>::new(lines.as_slice(), SEED)
+        .insert(resident, fate(1))
+        .expect("room");
+    let lines: &'static [HostLine] = lines.leak();
+    every_order(3, move || {
+        let table = Shared::summed(lines);
+        let mut writer = BanTable::<V4, _>::new(table.clone(), SEED);
+        let reader = {
+            let table = table.clone();
+            thread::spawn(move || {
+                assert_eq!(
+                    look::<V4>(&table, resident),
+                    fate(1),
+                    "an entry that is there was missed"
+                );
+                let found = look::<V4>(&table, neighbour);
+                assert!(found == fate(2) || !found.exists(), "another's fate");
+            })
+        };
+        for key in [neighbour, other] {
+            writer.insert(key, fate(2)).expect("room");
+            assert_eq!(
+                look::<V4>(&table, key),
+                fate(2),
+                "who is told it is there finds it"
+            );
+            writer.remove(key).expect("it is there");
+        }
+        reader.join().expect("no assertion failed");
+        assert_eq!(look::<V4>(&table, resident), fate(1));
+    });
 }
 
 /// The limit of the protocol: a key that comes back to its slot after another was there, all within one look of a

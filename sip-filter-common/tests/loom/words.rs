@@ -36,7 +36,11 @@ impl Line for &Bucket {
 
 /// A table that several threads share.
 #[derive(Clone)]
-pub(crate) struct Shared(Arc<Vec<Bucket>>);
+pub(crate) struct Shared {
+    buckets: Arc<Vec<Bucket>>,
+    /// Of a table with a summary.
+    summary: Option<Arc<AtomicU64>>,
+}
 
 impl Shared {
     /// With what a table in ordinary memory holds.
@@ -50,7 +54,19 @@ impl Shared {
             words: std::array::from_fn(|word| AtomicU64::new(line[word].load(Host::Relaxed))),
             load,
         };
-        Self(Arc::new(of.iter().map(bucket).collect()))
+        Self {
+            buckets: Arc::new(of.iter().map(bucket).collect()),
+            summary: None,
+        }
+    }
+
+    /// With a summary, in which whoever writes to the table marks what is there; it is one word, so the table has at most
+    /// four buckets.
+    pub(crate) fn summed(of: &[HostLine]) -> Self {
+        Self {
+            summary: Some(Arc::new(AtomicU64::new(0))),
+            ..Self::copy(of)
+        }
     }
 }
 
@@ -60,11 +76,22 @@ impl Memory for Shared {
     type Line<'a> = &'a Bucket;
 
     fn mask(&self) -> u32 {
-        self.0.len() as u32 - 1
+        self.buckets.len() as u32 - 1
     }
 
     fn line(&self, index: u32) -> Option<&Bucket> {
-        self.0.get(index as usize)
+        self.buckets.get(index as usize)
+    }
+
+    fn summary(&self, index: u32) -> Option<u64> {
+        assert_eq!(index, 0, "one word");
+        Some(self.summary.as_ref()?.load(Ordering::Acquire))
+    }
+
+    fn set_summary(&self, _index: u32, word: u64) {
+        if let Some(summary) = &self.summary {
+            summary.store(word, Ordering::Release);
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use sip_filter_common::{
         observe,
     },
     sip::Class,
-    table::{Forget, network::LENGTH_WORDS},
+    table::{Forget, ban::summary_words, network::LENGTH_WORDS},
     verdict::Verdict,
 };
 
@@ -87,13 +87,15 @@ impl HostPlane {
         tcp_ports: &[u16],
     ) -> (Self, Box<dyn super::Image>) {
         let lines = |buckets: u32| Words::heap(buckets as usize * 64);
+        let summed =
+            |buckets: u32| lines(buckets).with_summary(&Words::heap(summary_words(buckets) as usize * 8));
         let memory = [
-            lines(sizes.ban4_buckets()),
-            lines(sizes.ban6_buckets()),
+            summed(sizes.ban4_buckets()),
+            summed(sizes.ban6_buckets()),
             lines(sizes.ban6_host_buckets()),
             lines(sizes.source_buckets()),
-            lines(sizes.trust4_buckets()),
-            lines(sizes.trust6_buckets()),
+            summed(sizes.trust4_buckets()),
+            summed(sizes.trust6_buckets()),
             // As in the kernel: a page.
             lines(64),
             lines(sizes.endpoint_buckets()),

@@ -1,13 +1,25 @@
 //! Memory of tables: our own, or the kernel's seen through `mmap`.
 
-use std::{io, num::NonZeroUsize, os::fd::AsFd, ptr::NonNull, slice, sync::Arc, sync::atomic::AtomicU64};
+use std::{
+    io,
+    num::NonZeroUsize,
+    os::fd::AsFd,
+    ptr::NonNull,
+    slice,
+    sync::Arc,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use sip_filter_common::table::{Forget, HostLine, Memory};
 
 /// Words shared with the kernel program or, in a capture, only with ourselves.
 #[derive(Clone)]
-pub(crate) struct Words(Arc<Storage>);
+pub(crate) struct Words {
+    storage: Arc<Storage>,
+    /// Of a table with a summary.
+    summary: Option<Arc<Storage>>,
+}
 
 enum Storage {
     Heap(Box<[HostLine]>),
@@ -37,9 +49,7 @@ impl Words {
     /// Zeroed memory of our own, `bytes` rounded up to a whole line.
     pub(crate) fn heap(bytes: usize) -> Self {
         let lines = bytes.div_ceil(size_of::<HostLine>());
-        Self(Arc::new(Storage::Heap(
-            (0..lines).map(|_| HostLine::default()).collect(),
-        )))
+        Self::of(Storage::Heap((0..lines).map(|_| HostLine::default()).collect()))
     }
 
     /// The values of an array map made with `BPF_F_MMAPABLE` (kernel 5.5), `bytes` long in all.
@@ -52,21 +62,29 @@ impl Words {
         // SAFETY: a new mapping, at an address the kernel chooses.
         let start = unsafe { mmap(None, length, protection, MapFlags::MAP_SHARED, fd, 0)? };
         let lines = length.get() / size_of::<HostLine>();
-        Ok(Self(Arc::new(Storage::Kernel(Mapping {
+        Ok(Self::of(Storage::Kernel(Mapping {
             start: start.cast(),
             lines,
-        }))))
+        })))
+    }
+
+    fn of(storage: Storage) -> Self {
+        Self {
+            storage: Arc::new(storage),
+            summary: None,
+        }
+    }
+
+    /// A table whose summary is `summary`.
+    pub(crate) fn with_summary(self, summary: &Self) -> Self {
+        Self {
+            summary: Some(Arc::clone(&summary.storage)),
+            ..self
+        }
     }
 
     pub(crate) fn lines(&self) -> &[HostLine] {
-        match &*self.0 {
-            Storage::Heap(lines) => lines,
-            // SAFETY: the mapping is that long, readable and writable, lives as long as `self`, and atomics allow
-            // others to change it.
-            Storage::Kernel(mapping) => unsafe {
-                slice::from_raw_parts(mapping.start.as_ptr(), mapping.lines)
-            },
-        }
+        self.storage.lines()
     }
 
     /// One word.
@@ -75,6 +93,22 @@ impl Words {
     /// If `index` lies outside.
     pub(crate) fn word(&self, index: usize) -> &AtomicU64 {
         &self.lines()[index / 8][index % 8]
+    }
+}
+
+impl Storage {
+    fn lines(&self) -> &[HostLine] {
+        match self {
+            Self::Heap(lines) => lines,
+            // SAFETY: the mapping is that long, readable and writable, lives as long as `self`, and atomics allow
+            // others to change it.
+            Self::Kernel(mapping) => unsafe { slice::from_raw_parts(mapping.start.as_ptr(), mapping.lines) },
+        }
+    }
+
+    fn word(&self, index: u32) -> Option<&AtomicU64> {
+        let index = index as usize;
+        self.lines().get(index / 8)?.get(index % 8)
     }
 }
 
@@ -89,5 +123,16 @@ impl Memory for Words {
 
     fn line(&self, index: u32) -> Option<&HostLine> {
         self.lines().get(index as usize)
+    }
+
+    fn summary(&self, index: u32) -> Option<u64> {
+        let word = self.summary.as_ref()?.word(index)?;
+        Some(word.load(Ordering::Acquire))
+    }
+
+    fn set_summary(&self, index: u32, word: u64) {
+        if let Some(place) = self.summary.as_ref().and_then(|summary| summary.word(index)) {
+            place.store(word, Ordering::Release);
+        }
     }
 }

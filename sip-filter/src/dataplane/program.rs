@@ -12,7 +12,7 @@ use sip_filter_common::{
     abi::{Config, Control, EventKind, Local, Meta, WINDOW_SHIFT},
     pipeline::{COVER_WORDS, NetworkValue, Recent, recent_of},
     sip::Class,
-    table::{Fate, HostLine, network::LENGTH_WORDS},
+    table::{Fate, HostLine, ban::summary_words, network::LENGTH_WORDS},
     verdict::Reason,
 };
 
@@ -34,7 +34,7 @@ const PROGRAM: &str = "ingress";
 pub(super) const EGRESS: &str = "egress";
 
 /// Maps worth finding under the pin path: everything but scratch space.
-pub(crate) const PINNED: [&str; 21] = [
+pub(crate) const PINNED: [&str; 25] = [
     "META",
     "CONTROL",
     "CONFIG",
@@ -45,6 +45,10 @@ pub(crate) const PINNED: [&str; 21] = [
     "SOURCES",
     "TRUST4",
     "TRUST6",
+    "BAN4_SUM",
+    "BAN6_SUM",
+    "TRUST4_SUM",
+    "TRUST6_SUM",
     "ENDPOINTS",
     "UNKNOWN",
     "COVER4",
@@ -134,6 +138,10 @@ impl LoadedProgram {
             .map_max_entries("ENDPOINTS", masks[6] + 1)
             .map_max_entries("NETS4", masks[7] + 1)
             .map_max_entries("NETS6", masks[8] + 1)
+            .map_max_entries("BAN4_SUM", summary_words(masks[0] + 1))
+            .map_max_entries("BAN6_SUM", summary_words(masks[1] + 1))
+            .map_max_entries("TRUST4_SUM", summary_words(masks[4] + 1))
+            .map_max_entries("TRUST6_SUM", summary_words(masks[5] + 1))
             // The least that can be mapped is a page.
             .map_max_entries("UNKNOWN", 64)
             .map_max_entries("NETWORKS4", sizes.networks.max(1))
@@ -141,12 +149,16 @@ impl LoadedProgram {
         let mut ebpf = loader.load(OBJECT).map_err(DataplaneError::load)?;
 
         let table = |name, mask: u32| map_words(&ebpf, name, (mask as usize + 1) * size_of::<HostLine>());
+        let summed = |name, summary, mask: u32| {
+            let summary = map_words(&ebpf, summary, summary_words(mask + 1) as usize * 8)?;
+            Ok::<_, DataplaneError>(table(name, mask)?.with_summary(&summary))
+        };
         let memory = TableMemory {
-            ban4: table("BAN4", masks[0])?,
-            ban6: table("BAN6", masks[1])?,
+            ban4: summed("BAN4", "BAN4_SUM", masks[0])?,
+            ban6: summed("BAN6", "BAN6_SUM", masks[1])?,
             ban6_host: table("BAN6_HOST", masks[2])?,
-            trust4: table("TRUST4", masks[4])?,
-            trust6: table("TRUST6", masks[5])?,
+            trust4: summed("TRUST4", "TRUST4_SUM", masks[4])?,
+            trust6: summed("TRUST6", "TRUST6_SUM", masks[5])?,
             endpoints: table("ENDPOINTS", masks[6])?,
             networks: NetworkMemory {
                 cover4: map_words(&ebpf, "COVER4", COVER_WORDS as usize * 8)?,

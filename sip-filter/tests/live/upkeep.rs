@@ -19,10 +19,21 @@ const SOON: Duration = Duration::from_secs(15);
 
 #[test]
 fn a_ban_taken_out_of_the_kernel_by_somebody_is_noticed_and_put_back() {
+    is_noticed_and_put_back("drift", ("BAN4", 64, 64));
+}
+
+/// Without its mark in the summary nobody looks for the ban.
+#[test]
+fn a_summary_wiped_by_somebody_is_noticed_and_made_again() {
+    is_noticed_and_put_back("drift-summary", ("BAN4_SUM", 16, 8));
+}
+
+/// Wipes the values of a map, so many of so many bytes, behind the daemon's back.
+fn is_noticed_and_put_back(role: &str, (map, values, bytes): (&str, u8, usize)) {
     if !usable(&["bpftool"]) {
         return;
     }
-    let rig = Rig::new("drift");
+    let rig = Rig::new(role);
     // Few buckets, all of which can be wiped.
     rig.config("main", "", "[tables]\nban4 = 64");
     let daemon = rig.start("main", &[]);
@@ -37,16 +48,16 @@ fn a_ban_taken_out_of_the_kernel_by_somebody_is_noticed_and_put_back() {
         .flatten()
         .next()
         .unwrap();
-    let map = version.path().join(INTERFACE).join("BAN4");
+    let map = version.path().join(INTERFACE).join(map);
     let map = map.to_str().unwrap();
     let wiped = Instant::now();
-    let wipe = |bucket: u8| {
-        let zero = ["0"; 64].join(" ");
-        format!("map update pinned {map} key {bucket} 0 0 0 value {zero}\n")
+    let wipe = |value: u8| {
+        let zero = vec!["0"; bytes].join(" ");
+        format!("map update pinned {map} key {value} 0 0 0 value {zero}\n")
     };
     let script = rig
         .dir
-        .write("wipe", &(0..64).map(wipe).collect::<String>())
+        .write("wipe", &(0..values).map(wipe).collect::<String>())
         .unwrap();
     rig.server
         .run("bpftool", &["batch", "file", script.to_str().unwrap()])

@@ -151,6 +151,21 @@ fn responses() {
 }
 
 #[test]
+fn what_a_payload_likely_is_is_what_most_of_its_kind_are() {
+    for (payload, expected) in [
+        (&b"SIP/2.0 200 OK\r\n"[..], Class::Response),
+        (b"BYE sip:bob@example.org SIP/2.0\r\n", Class::OtherRequest),
+        (b"NOTIFY sip:bob@example.org SIP/2.0\r\n", Class::OtherRequest),
+        (b"\x16\x03\x01garbage", Class::Garbage),
+    ] {
+        let mut first = [0; 8];
+        first.copy_from_slice(&payload[..8]);
+        assert_eq!(likely_class(u64::from_le_bytes(first)), expected);
+        assert_eq!(class_of(payload), expected, "the guess is right");
+    }
+}
+
+#[test]
 fn keep_alives() {
     let blank = [b' '; HEAD + 1];
     for payload in [

@@ -1,6 +1,6 @@
 use std::{
-    collections::HashMap,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    collections::{HashMap, HashSet},
+    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     thread,
     vec::Vec,
 };
@@ -18,6 +18,98 @@ const MANY: usize = if cfg!(miri) { 1 << 3 } else { 1 << 14 };
 
 fn memory(buckets: usize) -> Vec<HostLine> {
     (0..buckets).map(|_| HostLine::default()).collect()
+}
+
+/// A table with a summary.
+struct Summed {
+    lines: Vec<HostLine>,
+    summary: Vec<AtomicU64>,
+}
+
+fn summary(buckets: u32) -> Vec<AtomicU64> {
+    (0..summary_words(buckets)).map(|_| AtomicU64::new(0)).collect()
+}
+
+impl Summed {
+    fn new(buckets: usize) -> Self {
+        Self {
+            lines: memory(buckets),
+            summary: summary(buckets as u32),
+        }
+    }
+}
+
+impl Forget for Summed {}
+
+impl Memory for Summed {
+    type Line<'a> = &'a HostLine;
+
+    fn mask(&self) -> u32 {
+        self.lines.as_slice().mask()
+    }
+
+    fn line(&self, index: u32) -> Option<&HostLine> {
+        self.lines.get(index as usize)
+    }
+
+    fn summary(&self, index: u32) -> Option<u64> {
+        Some(self.summary.get(index as usize)?.load(Ordering::Acquire))
+    }
+
+    fn set_summary(&self, index: u32, word: u64) {
+        self.summary[index as usize].store(word, Ordering::Release);
+    }
+}
+
+#[test]
+fn a_summary_tells_what_is_not_there_and_forgets_what_is_gone() {
+    let table_of = Summed::new(64);
+    let mut table = BanTable::<V4, _>::new(&table_of, SEED);
+    let fate = Fate::new(None, false);
+    let marked = || {
+        let bits = |word: &AtomicU64| word.load(Ordering::Relaxed).count_ones();
+        table_of.summary.iter().map(bits).sum::<u32>()
+    };
+    for key in 0..60 {
+        table.insert(key, fate).unwrap();
+    }
+    let many = marked();
+    assert!((40..=60).contains(&many), "60 entries leave {many} of 1,024 bits");
+    let wrong = (1_000..2_000)
+        .filter(|key| {
+            let hash = table.hash(*key);
+            !Mark::of(hash, 63).is_clear(&table_of)
+        })
+        .count();
+    assert!(wrong < 120, "{wrong} of 1,000 others are not told apart");
+    for key in 0..59 {
+        table.remove(key).unwrap();
+    }
+    assert_eq!((marked(), table.get(59)), (1, fate));
+    table.remove(59).unwrap();
+    assert_eq!(marked(), 0);
+}
+
+#[test]
+fn a_summary_that_was_lost_is_made_again() {
+    let memory = Summed::new(8);
+    let mut table = BanTable::<V4, _>::new(&memory, SEED);
+    let fate = Fate::new(None, true);
+    for key in 0..20 {
+        table.insert(key, fate).unwrap();
+    }
+    let lose = || {
+        for word in &memory.summary {
+            word.store(0, Ordering::Relaxed);
+        }
+    };
+    lose();
+    assert_eq!(table.get(7), Fate::NONE, "as packets see it");
+    table.insert(7, fate).unwrap();
+    assert_eq!((table.get(7), table.len()), (fate, 20), "and it is there once");
+    lose();
+    table.recount();
+    assert!((0..20).all(|key| table.get(key) == fate));
 }
 
 #[test]
@@ -130,16 +222,42 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..400)
 }
 
-fn behaves_like_a_map<T: Layout<Value = Fate>>(
-    steps: Vec<Step>,
+/// With and without a summary.
+fn behaves_like_a_map<T: Layout<Value = Fate>>(steps: &[Step], seed: [u64; 2], key: impl Fn(u32) -> T::Key) {
+    let plain = memory(8);
+    takes_steps::<T, _>(plain.as_slice(), steps, seed, &key);
+    let summed = Summed::new(8);
+    takes_steps::<T, _>(&summed, steps, seed, &key);
+    // Where no entry went to another bucket, the summary says what is there and nothing else.
+    let table = BanTable::<T, _>::new(&summed, seed);
+    let mut marks = HashSet::new();
+    table.for_each(|key, _| {
+        let hash = table.hash(key);
+        marks.insert((hash as u32 & 7, hash >> 60));
+    });
+    for (bucket, line) in (0..).zip(&summed.lines) {
+        for tag in 0..16 {
+            let is_clear = Mark::of(tag << 60 | u64::from(bucket), 7).is_clear(&&summed);
+            let is_there = marks.contains(&(bucket, tag));
+            assert!(!(is_there && is_clear), "an entry is hidden");
+            assert!(
+                is_there || is_clear || line.load(HITS) & SPILLED != 0,
+                "a mark is left"
+            );
+        }
+    }
+}
+
+fn takes_steps<T: Layout<Value = Fate>, M: Memory + Copy>(
+    memory: M,
+    steps: &[Step],
     seed: [u64; 2],
     key: impl Fn(u32) -> T::Key,
 ) {
-    let lines = memory(8);
-    let mut table = BanTable::<T, _>::new(lines.as_slice(), seed);
+    let mut table = BanTable::<T, _>::new(memory, seed);
     let mut model = HashMap::new();
     for step in steps {
-        match step {
+        match *step {
             Step::Insert(n, end, all) => match table.insert(key(n), Fate::new(end, all)) {
                 Ok(()) => {
                     model.insert(n, Fate::new(end, all));
@@ -161,7 +279,7 @@ fn behaves_like_a_map<T: Layout<Value = Fate>>(
     let mut found = 0;
     table.for_each(|_, _| found += 1);
     assert_eq!(found, model.len());
-    let reopened = BanTable::<T, _>::new(lines.as_slice(), seed);
+    let reopened = BanTable::<T, _>::new(memory, seed);
     assert_eq!(reopened.len(), model.len());
     for (n, fate) in model {
         assert_eq!(reopened.get(key(n)), fate);
@@ -174,19 +292,19 @@ proptest! {
     #[test]
     #[cfg_attr(miri, ignore = "one thread, and more of it than Miri has time for")]
     fn ipv4_behaves_like_a_map(steps in steps(), seed: [u64; 2]) {
-        behaves_like_a_map::<V4>(steps, seed, |n| n);
+        behaves_like_a_map::<V4>(&steps, seed, |n| n);
     }
 
     #[test]
     #[cfg_attr(miri, ignore = "one thread, and more of it than Miri has time for")]
     fn ipv6_prefixes_behave_like_a_map(steps in steps(), seed: [u64; 2]) {
-        behaves_like_a_map::<V6Prefix>(steps, seed, |n| u64::from(n) << 20);
+        behaves_like_a_map::<V6Prefix>(&steps, seed, |n| u64::from(n) << 20);
     }
 
     #[test]
     #[cfg_attr(miri, ignore = "one thread, and more of it than Miri has time for")]
     fn ipv6_hosts_behave_like_a_map(steps in steps(), seed: [u64; 2]) {
-        behaves_like_a_map::<V6Host>(steps, seed, |n| [u64::from(n / 7), u64::from(n % 7)]);
+        behaves_like_a_map::<V6Host>(&steps, seed, |n| [u64::from(n / 7), u64::from(n % 7)]);
     }
 }
 
@@ -195,6 +313,7 @@ proptest! {
 /// later moment.
 struct Watched<'a, T: Layout<Value = Fate>> {
     lines: &'a [HostLine],
+    summary: &'a [AtomicU64],
     residents: &'a [T::Key],
     missed_first: &'a [AtomicBool],
 }
@@ -239,13 +358,27 @@ impl<T: Layout<Value = Fate>> Memory for Watched<'_, T> {
     fn line(&self, index: u32) -> Option<WatchedLine<'_, T>> {
         Some(WatchedLine(self.lines.line(index)?, self))
     }
+
+    fn summary(&self, index: u32) -> Option<u64> {
+        Some(self.summary.get(index as usize)?.load(Ordering::Acquire))
+    }
+
+    fn set_summary(&self, index: u32, word: u64) {
+        self.summary[index as usize].store(word, Ordering::Release);
+        self.check();
+    }
 }
 
 impl<T: Layout<Value = Fate>> Watched<'_, T> {
     fn check(&self) {
         for (n, (key, missed)) in self.residents.iter().zip(self.missed_first).enumerate() {
             let (a, b) = T::words(*key);
-            let (first, second) = candidates(hash(SEED, a, b), self.lines.mask());
+            let hash = hash(SEED, a, b);
+            assert!(
+                !Mark::of(hash, self.lines.mask()).is_clear(self),
+                "resident {n} is not marked"
+            );
+            let (first, second) = candidates(hash, self.lines.mask());
             let sees = |index| probe_line::<T, _>(self.lines.line(index).unwrap(), *key).is_some();
             if !sees(first) {
                 missed.store(true, Ordering::Relaxed);
@@ -268,17 +401,18 @@ impl<T: Layout<Value = Fate>> Watched<'_, T> {
 fn no_store_hides_an_entry<T: Layout<Value = Fate>>(key: impl Fn(u64) -> T::Key) {
     let (mut moved, rounds) = (0, 20);
     for round in 0..rounds {
-        let lines = memory(16);
+        let summed = Summed::new(16);
         let capacity = 16 * T::SLOTS as u64;
         let resident = |n: u64| key(round * 1000 + n);
         let residents: Vec<T::Key> = (0..capacity / 3).map(resident).collect();
-        let mut table = BanTable::<T, _>::new(lines.as_slice(), SEED);
+        let mut table = BanTable::<T, _>::new(&summed, SEED);
         for key in &residents {
             table.insert(*key, Fate::new(None, false)).unwrap();
         }
         let missed_first: Vec<AtomicBool> = residents.iter().map(|_| AtomicBool::new(false)).collect();
         let watched = Watched::<T> {
-            lines: &lines,
+            lines: &summed.lines,
+            summary: &summed.summary,
             residents: &residents,
             missed_first: &missed_first,
         };
