@@ -282,13 +282,17 @@ impl Desk {
 
     /// Tells those who wait. What could not be written waits with what could not be before.
     fn answer(&mut self, jobs: Vec<Job>, written: Result<(), Arc<StoreError>>) {
-        for job in jobs {
+        for Job { batch, done, .. } in jobs {
             match &written {
-                Ok(()) => self.backlog.forget(&job.batch),
-                Err(_) => self.backlog.append(job.batch),
+                Ok(()) => {
+                    self.backlog.forget(&batch);
+                    // Who is told may give back free memory, and a long list's records are to be among it.
+                    drop(batch);
+                }
+                Err(_) => self.backlog.append(batch),
             }
             // Who does not wait is not told.
-            let _ = job.done.send(written.clone());
+            let _ = done.send(written.clone());
         }
         match &written {
             Err(error) => self.state.note(Some(error)),

@@ -18,6 +18,7 @@ use super::{
     Imported, Notifier, Unban, UnbanDone, chain,
     decisions::Reloaded,
     drops::Drops,
+    heap,
     journal::{Journal, JournalEvent, JournalKind},
     operations::Found,
     talkers::Talkers,
@@ -195,8 +196,12 @@ impl ControlHandle {
     /// # Errors
     /// [`ControlError`]; nothing was changed.
     pub fn import(&self, entries: Vec<ImportBan>, options: ImportOptions) -> Result<Imported, ControlError> {
+        let count = entries.len();
         let done = self.commit(|controller, clock| controller.import(entries, options, clock));
         self.tell_distrusted();
+        if count >= heap::MANY {
+            heap::give_back();
+        }
         done
     }
 

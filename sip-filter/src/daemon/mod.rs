@@ -6,6 +6,7 @@ mod decisions;
 mod drops;
 mod error;
 mod handle;
+mod heap;
 mod interfaces;
 pub mod journal;
 mod judge;

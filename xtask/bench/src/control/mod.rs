@@ -75,6 +75,15 @@ fn order(session: &Session, rows: &mut Rows) -> Result<()> {
         percentiles(rows, FILTER, &case, &times.visible, "ms")?;
         let greatest = Sample::from_iter([times.visible.percentile(100.0)]);
         row(rows, FILTER, &case, "greatest", "ms", &greatest)?;
+        let missing = Sample::from_iter([times.missing.percentile(99.0)]);
+        row(
+            rows,
+            FILTER,
+            &case,
+            "p99 of the last look in vain",
+            "ms",
+            &missing,
+        )?;
         let case = format!("one ban{beside}: acknowledged");
         percentiles(rows, FILTER, &case, &times.acknowledged, "ms")?;
     }
