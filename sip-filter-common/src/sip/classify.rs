@@ -101,7 +101,7 @@ const SKIP_MAX: usize = 8;
 /// head is taken to be there (but not after leading CRLFs), so a token that fills the head of a longer payload is a
 /// request: RFC 4475 §3.1.1.2 has a method of 44 characters, and no binary protocol looks like that. A keep-alive
 /// is an empty payload, at most [`HEAD`] bytes of nothing but NUL, space, tab, CR and LF (phones send all of these
-/// to hold a NAT binding open), or a STUN message with the cookie of RFC 5389 §6.
+/// to hold a NAT binding open), or a STUN message with the cookie of RFC 5389 §6, unless it begins as a request does.
 ///
 /// Written for the kernel's verifier: every step works on the four words of the head in registers. Nothing is indexed,
 /// so nothing can be out of bounds and nothing has to be proven to be within.

@@ -45,7 +45,7 @@ const fn optional(command: &'static str, package: &'static str, reason: &'static
     }
 }
 
-static PROGRAMS: [Program; 22] = [
+static PROGRAMS: [Program; 23] = [
     program("ip", "iproute2", "network namespaces and virtual links"),
     program("nft", "nftables", "the firewall to compare with"),
     program("iptables", "iptables", "the older firewall to compare with"),
@@ -101,6 +101,7 @@ static PROGRAMS: [Program; 22] = [
         "faketime",
         "shows the daemon another wall clock than the machine's",
     ),
+    program("mkfs.ext4", "e2fsprogs", "a disk of its own, to be frozen"),
     program("jq", "jq", "a reader of our JSON"),
     program(
         "tmux",

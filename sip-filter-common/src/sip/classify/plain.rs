@@ -12,13 +12,20 @@ pub(super) fn reference(payload: &[u8]) -> Class {
     if payload.len() <= HEAD && payload.iter().all(blank) {
         return Class::KeepAlive;
     }
-    let mut head = payload[..payload.len().min(HEAD)].to_vec();
-    if payload.len() >= 20 && payload[4..8] == [0x21, 0x12, 0xa4, 0x42] && payload[0] < 64 {
-        let line_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
-        if !line_end(&payload[0]) {
-            return Class::KeepAlive;
-        }
+    // What reads as both is a request: STUN's framing is no way around a request's limits.
+    let stun = payload.len() >= 20
+        && payload[4..8] == [0x21, 0x12, 0xa4, 0x42]
+        && payload[0] < 64
+        && !matches!(payload[0], b'\r' | b'\n');
+    match start_line(payload) {
+        Class::Garbage if stun => Class::KeepAlive,
+        class => class,
     }
+}
+
+/// What a payload is by its start line.
+fn start_line(payload: &[u8]) -> Class {
+    let mut head = payload[..payload.len().min(HEAD)].to_vec();
     let skip = head
         .iter()
         .take(SKIP_MAX)

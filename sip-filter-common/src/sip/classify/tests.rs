@@ -213,6 +213,9 @@ fn stun() {
         other[index] ^= 1;
         check(&other, Class::Garbage);
     }
+    // A request's start line with the cookie in its URI: found by libFuzzer to be read in two ways.
+    check(b"* sI\x21\x12\xa4\x42 SIP/2.0\r\n\r\n", Class::OtherRequest);
+    check(b"*  I\x21\x12\xa4\x42 SIP/2.0\r\n\r\n", Class::KeepAlive);
 }
 
 #[test]

@@ -114,6 +114,11 @@ impl Batch {
         self.0.values().filter(|record| record.is_none()).count()
     }
 
+    /// How many records it writes or removes.
+    pub(in crate::bans) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether there is nothing to write.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -6,6 +6,7 @@ mod clients;
 mod clock;
 mod counted;
 mod events;
+mod hang;
 mod interfaces;
 mod kills;
 mod memory;
