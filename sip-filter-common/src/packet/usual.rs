@@ -290,6 +290,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "tens of thousands of frames")]
     fn what_is_not_ip_is_what_the_other_parser_calls_so() {
         let [whole, ..]: [Vec<u8>; 4] = frames().try_into().expect("four frames");
         let mut others = 0;
