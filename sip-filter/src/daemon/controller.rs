@@ -19,6 +19,7 @@ use super::{
     journal::Journal,
     judge::Judge,
     known::KnownState,
+    pending::Pending,
     plane::Plane,
     settle::Unsettled,
     talkers::Talkers,
@@ -67,6 +68,8 @@ pub struct Controller {
     pub(super) totals: Totals,
     pub(super) writer: Writer,
     pub(super) boot_id: BootId,
+    /// Changes of bans that wait to be saved.
+    pub(super) pending: Pending,
     /// Bans with hits that are not saved yet.
     pub(super) touched: HashSet<Target>,
     /// Whom an operator let go: the engine is to forget them.
@@ -145,6 +148,7 @@ impl Controller {
             totals: Totals::default(),
             writer,
             boot_id,
+            pending: Pending::default(),
             touched: HashSet::new(),
             forgiven: Vec::new(),
             distrusted: Vec::new(),

@@ -15,6 +15,7 @@ mod live;
 mod notify;
 mod operations;
 mod own;
+mod pending;
 mod plane;
 mod regular;
 mod requests;

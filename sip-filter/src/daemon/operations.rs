@@ -116,7 +116,7 @@ impl Controller {
         Done {
             value,
             receipt: self.save(&changes, clock),
-            undo: Undo::Bans(changes),
+            undo: Undo::Bans(self.pending.open(changes)),
             news,
         }
     }

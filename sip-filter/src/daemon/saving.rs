@@ -6,6 +6,7 @@ use super::{
     controller::Controller,
     error::chain,
     journal::{JournalEvent, JournalKind},
+    pending::Waiting,
 };
 use crate::bans::{Allowed, Batch, Change, Clock, Receipt, StoreError, Target};
 
@@ -13,7 +14,7 @@ use crate::bans::{Allowed, Batch, Change, Clock, Receipt, StoreError, Target};
 #[derive(Debug)]
 pub(super) enum Undo {
     /// Entries of the ban list.
-    Bans(Vec<Change>),
+    Bans(Waiting),
     /// Operator's entries of the allow-list as they were.
     Allowed(Vec<(Target, Option<Allowed>)>),
 }
@@ -71,8 +72,9 @@ impl Controller {
 
     /// Makes known what is saved, or holds although it is not.
     pub(super) fn acknowledge(&mut self, undo: &Undo, news: News, clock: Clock) {
-        if let Undo::Bans(changes) = undo {
-            for change in changes {
+        if let Undo::Bans(waiting) = undo {
+            self.pending.saved(waiting);
+            for change in waiting.changes.iter() {
                 self.count_change(change);
             }
         }
@@ -91,10 +93,11 @@ impl Controller {
         }
     }
 
-    /// Takes back what could not be saved, as far as nothing else happened to the same targets since.
+    /// Takes back what could not be saved: of each target once no later change waits to be saved, and as far as nothing
+    /// else happened to it since but that its ban ended.
     pub(super) fn undo(&mut self, undo: Undo, why: &StoreError, clock: Clock) {
         let message = match &undo {
-            Undo::Bans(changes) => format!("{} taken back: {}", changed(changes), chain(why)),
+            Undo::Bans(waiting) => format!("{} taken back: {}", changed(&waiting.changes), chain(why)),
             Undo::Allowed(entries) => {
                 let first = entries.first().map(|(target, _)| target.to_string());
                 let first = first.unwrap_or_default();
@@ -107,26 +110,8 @@ impl Controller {
         self.journal
             .record(JournalEvent::new(clock.wall, JournalKind::Refused, message));
         match undo {
-            Undo::Bans(changes) => {
-                let current: Vec<Change> = changes
-                    .into_iter()
-                    .rev()
-                    .filter(|change| {
-                        let now = self.list.get(change.target).map(|entry| entry.deadline);
-                        now == change.after.as_ref().map(|entry| entry.deadline)
-                    })
-                    .collect();
-                let mut back = Vec::with_capacity(current.len());
-                for change in current {
-                    self.list.revert(&change);
-                    back.push(Change {
-                        target: change.target,
-                        before: change.after,
-                        after: change.before,
-                        // The store's history is as it was, too.
-                        past: change.past,
-                    });
-                }
+            Undo::Bans(waiting) => {
+                let back = self.take_back(&waiting, clock);
                 if let Err(error) = self.enforce(&back) {
                     self.dirty = true;
                     tracing::error!(
@@ -159,6 +144,29 @@ impl Controller {
                 self.writer.submit(batch).detach();
             }
         }
+    }
+
+    /// Takes changes back in the list; returns what was done.
+    fn take_back(&mut self, waiting: &Waiting, clock: Clock) -> Vec<Change> {
+        let mut back = Vec::new();
+        for change in self.pending.failed(waiting) {
+            let now = self.list.get(change.target).map(|entry| entry.deadline);
+            let then = change.after.as_ref().map(|entry| entry.deadline);
+            // A short ban may have ended while the disk was waited for; what it had replaced holds all the same.
+            let has_ended = now.is_none() && then.flatten().is_some_and(|end| end <= clock.boot);
+            if now != then && !has_ended {
+                continue;
+            }
+            self.list.revert(&change);
+            back.push(Change {
+                target: change.target,
+                before: change.after,
+                after: change.before,
+                // The store's history is as it was, too.
+                past: change.past,
+            });
+        }
+        back
     }
 
     /// Gives the store all there is, if its file is gone. To be called each second.
@@ -204,3 +212,7 @@ fn changed(changes: &[Change]) -> String {
         many => format!("{} changes of bans were", many.len()),
     }
 }
+
+#[cfg(test)]
+#[path = "saving_tests.rs"]
+mod tests;
