@@ -13,7 +13,7 @@ use crate::{
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// How often the daemon is killed, at random moments spread over what it does
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     kills: Option<u32>,
 
     /// Seed of the random moments, as an earlier run printed it
@@ -21,11 +21,11 @@ pub(crate) struct Args {
     seed: Option<u64>,
 
     /// How many events go through the daemon
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     events: Option<u64>,
 
     /// How many packets are sent while their counters are watched
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     packets: Option<u64>,
 
     /// Only the tests with this in their names, such as `kills` or `store`

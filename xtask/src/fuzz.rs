@@ -11,11 +11,11 @@ use crate::{
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Run so many packets
-    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     packets: u64,
 
     /// Run for so many seconds instead
-    #[arg(long, value_name = "S", conflicts_with = "packets")]
+    #[arg(long, value_name = "S", conflicts_with = "packets", value_parser = clap::value_parser!(u64).range(1..))]
     seconds: Option<u64>,
 
     /// Where the random numbers begin; by default they are others each day

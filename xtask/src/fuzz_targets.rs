@@ -24,7 +24,7 @@ pub(crate) struct Args {
     target: Vec<String>,
 
     /// How long each runs
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
 
     /// Without AddressSanitizer: faster, and blind to wrong memory accesses

@@ -42,7 +42,7 @@ pub(crate) struct Args {
     #[arg(long)]
     refresh: bool,
     /// Seconds that a guest may take
-    #[arg(long, value_name = "SECONDS", default_value_t = 1200)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 1200, value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
 }
 
