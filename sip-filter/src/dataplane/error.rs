@@ -127,7 +127,7 @@ pub enum DataplaneError {
     },
     /// A memory limit, or no memory at all.
     #[error(
-        "the kernel has no memory for the tables (`{what}`): they take about 67 MB for each interface with the default sizes, which count towards the memory limit of the service (`MemoryMax=`); raise that, or make [tables] smaller"
+        "the kernel has no memory for the tables (`{what}`): they take about 68 MB for each interface with the default sizes, which count towards the memory limit of the service (`MemoryMax=`); raise that, or make [tables] smaller"
     )]
     Memory {
         /// What was tried.

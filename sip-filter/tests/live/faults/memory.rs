@@ -120,7 +120,7 @@ fn tables_that_do_not_fit_the_limit_are_an_error_that_says_so() {
     let witness = Witness::begin(&rig, &daemon, Duration::from_secs(120));
     daemon.stop();
     let program = rig.xdp(INTERFACE);
-    // Tables of 67 MB within 32.
+    // Tables of 68 MB within 32.
     rig.config("main", "", "");
     group.limit(32 << 20);
     let script = format!(
